@@ -1,0 +1,1 @@
+"""What the service does, without Ray and without a web framework."""

@@ -1,0 +1,240 @@
+"""Gathers the texts of many calls into micro-batches for one encoder."""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deployments.core.errors import NotReady, Overloaded, ServiceError
+from deployments.core.micro_batch import Job, MicroBatch, MicroBatchQueue, Priority, Row
+from deployments.core.segments import Vectors
+from deployments.core.text_encoder import TextEncoder, TextKind, Tokens
+
+__all__ = ["BatcherStats", "Encoded", "Priority", "TokenBatcher"]
+
+TEXTS_PER_TOKENIZATION = 128
+"""Texts tokenised in one go, so that a large call never holds a tokenising thread for long."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text; used to estimate a call's tokens before it is tokenised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The vectors of one call's texts, in order, and whether each text was cut at the limit."""
+
+    vectors: Vectors
+    truncated: tuple[bool, ...]
+
+
+@dataclass(slots=True)
+class BatcherStats:
+    """What a batcher has waiting, and what it did since it was built."""
+
+    queued_query_tokens: int = 0
+    queued_bulk_tokens: int = 0
+    batches: int = 0
+    rows: int = 0
+    """Texts that got a vector."""
+    duplicate_rows: int = 0
+    """Of these, the texts that shared another's place in the same micro-batch."""
+    useful_tokens: int = 0
+    padded_tokens: int = 0
+    """Tokens that the forward passes handled, padding included."""
+    truncated_rows: int = 0
+    overloaded_calls: int = 0
+    cancelled_calls: int = 0
+    failed_batches: int = 0
+    tokenize_seconds: float = 0.0
+    encode_seconds: float = 0.0
+
+
+class TokenBatcher:
+    """Encodes for many concurrent calls, one micro-batch at a time, queries before bulk.
+
+    The next micro-batch is chosen when the one before is done, so a query that comes meanwhile is
+    in it. Serves one event loop; the encoder works in one thread of its own.
+
+    A micro-batch has at most `max_batch_tokens`, padding included. A call that would make more
+    than `max_queued_tokens` of its priority wait is refused, unless nothing waits.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, *, max_batch_tokens: int, max_queued_tokens: int
+    ) -> None:
+        if min(max_batch_tokens, max_queued_tokens) < 1:
+            raise ValueError(
+                f"max_batch_tokens ({max_batch_tokens}) and max_queued_tokens "
+                f"({max_queued_tokens}) must be at least 1"
+            )
+        self.encoder = encoder
+        self._max_queued_tokens = max_queued_tokens
+        self._queue = MicroBatchQueue(max_batch_tokens)
+        self._queued = {Priority.QUERY: 0, Priority.BULK: 0}
+        self._jobs: set[Job] = set()
+        self._worker: asyncio.Task[None] | None = None
+        self._encode_thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        self._tokenize_threads = ThreadPoolExecutor(4, thread_name_prefix="tokenize")
+        self._stats = BatcherStats()
+        self._closed = False
+
+    def stats(self) -> BatcherStats:
+        """A copy of the counters."""
+        return replace(
+            self._stats,
+            queued_query_tokens=self._queued[Priority.QUERY],
+            queued_bulk_tokens=self._queued[Priority.BULK],
+        )
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
+        """Encode texts; vectors have the shape (len(texts), dimension).
+
+        Cancelling it drops what is still queued of it. Raises Overloaded at once if too much
+        waits, NotReady after `close`, and a ServiceError if a micro-batch with one of the texts
+        failed.
+        """
+        if self._closed:
+            raise _closing()
+        if isinstance(texts, str):
+            raise TypeError("texts is one string; expected a sequence of strings")
+        tokens = await self._tokenize(texts, kind, priority)
+        truncated = tuple(one.truncated for one in tokens)
+        self._stats.truncated_rows += sum(truncated)
+        vectors = np.empty((len(tokens), self.encoder.identity.dimension), dtype=np.float32)
+        if tokens:
+            await self._wait_for(self._enqueue(tokens, vectors, priority))
+        return Encoded(vectors, truncated)
+
+    async def close(self) -> None:
+        """Refuse new calls, fail waiting ones with NotReady, let the running micro-batch end."""
+        self._closed = True
+        for job in list(self._jobs):
+            self._finish(job, _closing())
+        while self._worker:
+            await asyncio.wait([self._worker])
+        self._encode_thread.shutdown(wait=False)
+        self._tokenize_threads.shutdown(wait=False)
+
+    async def _tokenize(
+        self, texts: Sequence[str], kind: TextKind, priority: Priority
+    ) -> list[Tokens]:
+        expected = self._expected_tokens(texts)
+        queued = self._queued[priority]
+        if queued and queued + expected > self._max_queued_tokens:
+            self._stats.overloaded_calls += 1
+            raise Overloaded(
+                f"{queued} tokens are waiting to be encoded and this request has about {expected}; "
+                f"the limit is {self._max_queued_tokens}; try again later"
+            )
+        loop = asyncio.get_running_loop()
+        tokens: list[Tokens] = []
+        self._queued[priority] += expected
+        started = time.perf_counter()
+        try:
+            for start in range(0, len(texts), TEXTS_PER_TOKENIZATION):
+                part = texts[start : start + TEXTS_PER_TOKENIZATION]
+                tokens += await loop.run_in_executor(
+                    self._tokenize_threads, self.encoder.tokenize, part, kind
+                )
+                if self._closed:
+                    raise _closing()
+        finally:
+            self._queued[priority] -= expected
+            self._stats.tokenize_seconds += time.perf_counter() - started
+        return tokens
+
+    def _expected_tokens(self, texts: Sequence[str]) -> int:
+        limit = self.encoder.max_tokens
+        return sum(min(2 + len(text) // CHARACTERS_PER_TOKEN, limit) for text in texts)
+
+    def _enqueue(self, tokens: list[Tokens], vectors: Vectors, priority: Priority) -> Job:
+        loop = asyncio.get_running_loop()
+        total = sum(map(len, tokens))
+        job = Job(loop.create_future(), vectors, priority, len(tokens), total)
+        self._jobs.add(job)
+        self._queued[priority] += total
+        self._queue.add((Row(job, i, one) for i, one in enumerate(tokens)), priority)
+        if self._worker is None:
+            # An empty context: the worker serves all calls, not the one that starts it.
+            self._worker = loop.create_task(self._work(), context=contextvars.Context())
+        return job
+
+    async def _wait_for(self, job: Job) -> None:
+        try:
+            await job.done
+        except asyncio.CancelledError:
+            self._stats.cancelled_calls += 1
+            if job.done.done() and not job.done.cancelled():
+                # Ended and cancelled in the same iteration: nobody else will look at its error.
+                job.done.exception()
+            raise
+        finally:
+            self._finish(job)
+
+    def _finish(self, job: Job, error: ServiceError | None = None) -> None:
+        """End a job early or late: its rows that still wait count no more and will be dropped."""
+        if job in self._jobs:
+            self._jobs.remove(job)
+            self._queued[job.priority] -= job.tokens_queued
+            job.tokens_queued = 0
+        if job.done.done():
+            return
+        if error is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(error)
+
+    async def _work(self) -> None:
+        try:
+            while batch := self._queue.take():
+                await self._encode(batch)
+        finally:
+            # No await lies between the empty queue and this line, so no row is left behind.
+            self._worker = None
+
+    async def _encode(self, batch: MicroBatch) -> None:
+        rows = [row for group in batch.groups for row in group]
+        for row in rows:
+            row.job.tokens_queued -= len(row.tokens)
+            self._queued[row.job.priority] -= len(row.tokens)
+        started = time.perf_counter()
+        try:
+            vectors = await asyncio.get_running_loop().run_in_executor(
+                self._encode_thread, self.encoder.encode, batch.tokens
+            )
+        except Exception as error:
+            self._stats.failed_batches += 1
+            for job in {row.job for row in rows}:
+                self._finish(job, _as_service_error(error))
+            return
+        finally:
+            self._stats.encode_seconds += time.perf_counter() - started
+        self._stats.batches += 1
+        self._stats.rows += len(rows)
+        self._stats.duplicate_rows += len(rows) - len(batch.tokens)
+        self._stats.useful_tokens += batch.useful_tokens
+        self._stats.padded_tokens += batch.padded_tokens
+        for vector, group in zip(vectors, batch.groups, strict=True):
+            for row in group:
+                row.job.vectors[row.position] = vector
+                row.job.rows_left -= 1
+                if not row.job.rows_left:
+                    self._finish(row.job)
+
+
+def _as_service_error(error: Exception) -> ServiceError:
+    """A fresh error for each call: one shared instance would collect the tracebacks of all."""
+    if isinstance(error, ServiceError):
+        copy = type(error)(error.detail)
+    else:
+        copy = ServiceError(f"encoding failed: {type(error).__name__}: {error}")
+    copy.__cause__ = error
+    return copy
+
+
+def _closing() -> NotReady:
+    return NotReady("this replica is shutting down; send the request again")

@@ -1,0 +1,171 @@
+"""How a segment becomes a row of the store and a row a segment again."""
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from .errors import InvalidInput, StoreDamaged
+from .segments import Id, Segment
+
+HASH_BYTES = 16
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """A segment as the store keeps it, apart from its sequence number and vector."""
+
+    media_item_id: Id
+    segment_id: Id
+    text: str
+    start_time: float | int | None
+    end_time: float | int | None
+    metadata: str
+    """JSON."""
+    text_hash: bytes
+
+    def same_as(self, other: "StoredRow", media_item_id: Id) -> bool:
+        """Whether storing this over `other` would change nothing, not even an id's form."""
+        return (
+            self.text_hash == other.text_hash
+            and self.metadata == other.metadata
+            and _identical(self.start_time, other.start_time)
+            and _identical(self.end_time, other.end_time)
+            and _identical(self.segment_id, other.segment_id)
+            and _identical(media_item_id, other.media_item_id)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """What an upsert must know of a row that is there already."""
+
+    sequence: int
+    media_item_id: Id
+    segment_id: Id
+    start_time: float | int | None
+    end_time: float | int | None
+    metadata: str
+    text_hash: bytes
+    truncated: bool
+
+
+def _identical(left: object, right: object) -> bool:
+    return type(left) is type(right) and left == right
+
+
+def key_of(name: Id) -> str:
+    """The text under which an id is compared: 1 and "1" have the same."""
+    return str(name)
+
+
+def text_hash(text: str) -> bytes:
+    """BLAKE2b of the text, 16 bytes."""
+    return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
+
+
+def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
+    """The segment as a row. Raises InvalidInput for what can't be stored and given back exactly."""
+    where = f"segment {segment.id!r}"
+    check_id(segment.id, "segment id")
+    if not isinstance(segment.text, str):
+        raise InvalidInput(f"{where}: text is {type(segment.text).__name__}, expected a string.")
+    for name, seconds in (("start_time", segment.start_time), ("end_time", segment.end_time)):
+        _check_time(f"{where}: {name}", seconds)
+    metadata = _metadata_json(where, segment.metadata)
+    try:
+        hashed = text_hash(segment.text)
+        metadata.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{where}: text or metadata has half of a surrogate pair, which is no Unicode text "
+            f"({error.reason})."
+        ) from error
+    return SegmentRow(
+        media_item_id,
+        segment.id,
+        segment.text,
+        segment.start_time,
+        segment.end_time,
+        metadata,
+        hashed,
+    )
+
+
+def check_id(name: object, what: str) -> None:
+    """Raise InvalidInput unless `name` is a string or an integer of 64 bits."""
+    if isinstance(name, str):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{what} {name!r} is not valid Unicode.") from error
+    elif isinstance(name, bool) or not isinstance(name, int):
+        raise InvalidInput(f"{what} is {name!r}, expected an integer or a string.")
+    elif name not in _INT64:
+        raise InvalidInput(f"{what} {name} does not fit 64 bits; send it as a string.")
+
+
+def _check_time(what: str, seconds: object) -> None:
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidInput(f"{what} is {seconds!r}, expected seconds as a number.")
+    if isinstance(seconds, int):
+        if seconds not in _INT64:
+            raise InvalidInput(f"{what} is {seconds}, which does not fit 64 bits.")
+    elif not math.isfinite(seconds):
+        raise InvalidInput(f"{what} is {seconds}, expected a finite number of seconds.")
+
+
+def _metadata_json(where: str, metadata: dict[str, Any]) -> str:
+    if not metadata:
+        return "{}"
+    try:
+        return json.dumps(
+            metadata, ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{where}: metadata can't be stored as JSON: {error}.") from error
+
+
+def segment_from(sequence: int, fields: Sequence[Any]) -> Segment:
+    """The segment from (segment_id, text, start_time, end_time, metadata) of a row."""
+    segment_id, text, start_time, end_time, metadata = fields
+    try:
+        parsed = json.loads(metadata) if metadata != "{}" else {}
+    except (ValueError, RecursionError) as error:
+        raise StoreDamaged(f"The metadata of row {sequence} can't be read: {error}.") from error
+    return Segment(segment_id, text, start_time, end_time, parsed)
+
+
+def checksum(
+    sequence: int, embedding_type: str, row: Sequence[Any], truncated: bool, vector: bytes
+) -> bytes:
+    """BLAKE2b (16 bytes) over all fields of a row and its vector.
+
+    `row` is (media_item_id, segment_id, text, start_time, end_time, metadata, text_hash).
+    """
+    digest = blake2b(digest_size=HASH_BYTES)
+    for value in (sequence, embedding_type, *row, truncated, vector):
+        kind, data = _tagged(value)
+        digest.update(struct.pack("<cQ", kind, len(data)))
+        digest.update(data)
+    return digest.digest()
+
+
+def _tagged(value: str | bytes | float | int | bool | None) -> tuple[bytes, bytes]:
+    match value:
+        case str():
+            return b"s", value.encode()
+        case bytes():
+            return b"b", value
+        case float():
+            return b"f", struct.pack("<d", value)
+        case None:
+            return b"n", b""
+        case _:
+            return b"i", b"%d" % value

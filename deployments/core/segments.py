@@ -1,0 +1,119 @@
+"""The plain values that travel between Ingress, Encoder and Index."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Id = int | str
+"""Names a media item or a segment. 1 and "1" are the same name."""
+
+Vectors = npt.NDArray[np.float32]
+"""L2-normalised embeddings, shape (rows, dimension), float32, C-contiguous."""
+
+
+class EmbeddingType(StrEnum):
+    """What a segment is; each type has an index of its own."""
+
+    TRANSCRIPT = "transcript"
+    FRAME = "frame"
+    CLIP = "clip"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which vectors can be compared: those whose fingerprint is equal.
+
+    `name` is for people; `fingerprint` is a hexadecimal SHA-256 of what decides the vectors
+    (weights, pooling, token limit); `dimension` is the length of a vector.
+    """
+
+    name: str
+    fingerprint: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a media item. Times are seconds; `metadata` holds every further field."""
+
+    id: Id
+    text: str
+    start_time: float | int | None = None
+    end_time: float | int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Segments of one media item to store, with the vectors that are known so far.
+
+    `vectors[i]` belongs to `segments[vector_positions[i]]`. A segment without a vector is stored
+    only if the store already has one for the same text in the same media item and type.
+    `truncated_positions` are those of the encoded segments whose text exceeded the model's limit.
+    With `replace`, the segments become the media item's only ones of that type.
+    """
+
+    embedding_type: EmbeddingType
+    media_item_id: Id
+    segments: tuple[Segment, ...]
+    replace: bool = False
+    vectors: Vectors | None = None
+    vector_positions: tuple[int, ...] = ()
+    truncated_positions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertResult:
+    """What became of an Upsert.
+
+    With `missing` empty, all `stored` segments are durable and searchable, `changed` of them were
+    not stored so before, and `truncated` have a text beyond the model's limit. Otherwise nothing
+    was applied, and the segments at the positions in `missing` need vectors.
+    """
+
+    stored: int = 0
+    changed: int = 0
+    removed: int = 0
+    truncated: int = 0
+    missing: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMedia:
+    """Remove a media item's segments, of one type or of all."""
+
+    media_item_id: Id
+    embedding_type: EmbeddingType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to look for in one index: the best `top_k` with a similarity of `min_similarity`."""
+
+    embedding_type: EmbeddingType
+    top_k: int
+    min_similarity: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A stored segment that a search found, with its cosine to the query, -1…1."""
+
+    cosine: float
+    sequence: int
+    media_item_id: Id
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """State of the index: the model, rows by type, and the store's last sequence number."""
+
+    model: ModelIdentity
+    vectors: dict[EmbeddingType, int]
+    last_sequence: int
+    rebuilt: dict[EmbeddingType, str] = field(default_factory=dict)
+    """Types whose checkpoint could not be used at the last start, and why."""

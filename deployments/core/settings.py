@@ -1,0 +1,110 @@
+"""All settings: from `args` in the config file, else the environment, else the defaults here.
+
+A setting has one name everywhere: `embedding_model` in the config file is EMBEDDING_MODEL in the
+environment. An unknown or invalid one stops the start.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deployments.core.errors import SettingsError
+
+PREFIXES = ("EMBEDDING_", "EMBEDDINGS_", "FAISS_")
+"""Environment variables that begin so are taken for settings of this service."""
+
+FOREIGN_PREFIXES = ("EMBEDDINGS_SERVICE_",)
+"""Not settings: the clients' EMBEDDINGS_SERVICE_URL, and what Kubernetes sets in every container
+for a Service called `embeddings-service` (EMBEDDINGS_SERVICE_PORT=tcp://… and more)."""
+
+
+def _absolute(path: object) -> object:
+    if isinstance(path, str | Path) and str(path).strip():
+        return Path(path).expanduser().absolute()
+    return path
+
+
+ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
+Folder = Annotated[Path, BeforeValidator(_absolute)]
+
+
+class Settings(BaseSettings):
+    """The service's settings, validated; see the README's table for what each one does."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
+
+    embedding_model: ModelName = "all-MiniLM-L6-v2"
+    embedding_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    embedding_backend: Literal["auto", "torch", "onnx"] = "auto"
+    faiss_index_dir: Folder = Field(default=Path("data/processed/faiss"))
+
+    embeddings_workers: int = Field(default=1, ge=1, le=1024)
+    embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
+    embeddings_batch_tokens: int = Field(default=2048, ge=64, le=1_048_576)
+    embeddings_queued_tokens: int = Field(default=2_000_000, ge=1024)
+    embeddings_cache_dir: Folder = Field(default=Path("~/.cache/embeddings-service"))
+
+    embeddings_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    embeddings_max_segments: int = Field(default=2000, ge=1, le=100_000)
+    embeddings_max_text_chars: int = Field(default=20_000, ge=1)
+    embeddings_max_top_k: int = Field(default=1000, ge=1, le=100_000)
+    embeddings_max_queued_searches: int = Field(default=1024, ge=1)
+    embeddings_timeout_s: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
+
+    @classmethod
+    def load(cls, args: Mapping[str, Any] | None = None) -> Self:
+        """Settings from the config file's `args` over this process' environment.
+
+        Raises SettingsError that names each setting that is unknown or invalid, where it comes
+        from, its value, and what is allowed.
+        """
+        given = dict(args or {})
+        problems = [_unknown(name, "args") for name in given if name not in cls.model_fields]
+        problems += [
+            _unknown(name, "the environment")
+            for name in sorted(os.environ)
+            if name.startswith(PREFIXES)
+            and not name.startswith(FOREIGN_PREFIXES)
+            and name.lower() not in cls.model_fields
+        ]
+        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        try:
+            settings = cls(**known)
+        except ValidationError as error:
+            problems += [_invalid(problem["loc"], problem["msg"], known) for problem in error.errors()]
+        if problems:
+            raise SettingsError("\n".join(["The settings can't be used:", *problems]))
+        return settings
+
+
+def _unknown(name: str, source: str) -> str:
+    names = list(Settings.model_fields)
+    shown = [known.upper() for known in names] if source == "the environment" else names
+    close = difflib.get_close_matches(name.lower(), names, n=1)
+    hint = f"did you mean {shown[names.index(close[0])]}?" if close else f"known: {', '.join(shown)}"
+    return f"  {name} (from {source}) is not a setting; {hint}"
+
+
+def _invalid(location: tuple[int | str, ...], message: str, args: Mapping[str, Any]) -> str:
+    name = str(location[0]) if location else "settings"
+    source, shown, value = "args", name, args.get(name)
+    if name not in args:
+        source, shown = "the environment", name.upper()
+        value = next((os.environ[key] for key in os.environ if key.lower() == name), None)
+    return f"  {shown}={value!r} (from {source}): {message[0].lower()}{message[1:]}"

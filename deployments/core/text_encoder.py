@@ -1,0 +1,151 @@
+"""Text to vectors: what every encoder does, and the choice of one."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from deployments.core.errors import ModelError, SettingsError
+from deployments.core.segments import ModelIdentity, Vectors
+
+TextKind = Literal["query", "document"]
+"""What a text is: models may prefix queries and documents with different prompts."""
+
+Backend = Literal["auto", "torch", "onnx"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenised text, ready to encode.
+
+    `ids` are the model's token ids with its special tokens, at most `max_tokens` of them;
+    `truncated` says that the text had more. Two Tokens with the same `key` have the same vector.
+    """
+
+    ids: tuple[int, ...]
+    truncated: bool = False
+    route: str = ""
+    """"query" or "document" where the model treats equal ids of the two differently, else ""."""
+    text: str | None = None
+    """The text itself, only for models that can't encode from ids."""
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], str, str | None]:
+        """What decides the vector."""
+        return (self.ids, self.route, self.text)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextEncoder(Protocol):
+    """A loaded embedding model.
+
+    `tokenize` may be called from several threads at once; `encode` from one thread at a time.
+    """
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Name, fingerprint and dimension of the model."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens of a text, special tokens included; what is beyond is cut off."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """ "torch" or "onnx"."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """ "cpu", "cuda" or "mps", with an index where one was given."""
+        ...
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> list[Tokens]:
+        """Tokenise texts, with the model's prompt for their kind. One Tokens for each text."""
+        ...
+
+    def encode(self, tokens: Sequence[Tokens]) -> Vectors:
+        """Encode in one forward pass, padded to the longest only.
+
+        Returns L2-normalised float32 of shape (len(tokens), dimension), row i for tokens[i].
+        Raises ModelError if a value isn't finite.
+        """
+        ...
+
+
+def load_text_encoder(
+    name: str,
+    *,
+    device: str = "auto",
+    backend: Backend = "auto",
+    threads: int = 0,
+    cache_dir: Path | None = None,
+) -> TextEncoder:
+    """Find a model, load it and return its encoder; takes seconds, the first time up to a minute.
+
+    `device` is "auto", "cpu", "cuda", "cuda:N" or "mps"; `threads` is the number of CPU threads of
+    one forward pass, 0 for one per core that this process may use. ONNX exports are kept under
+    `cache_dir`, by default `~/.cache/embeddings-service`. With backend "auto", a CPU gets ONNX
+    Runtime if the model can be exported and the export agrees with torch; otherwise the reason is
+    logged and torch is used.
+
+    Raises ModelNotFound, ModelCorrupt, ModelError (backend "onnx" and no usable export) or
+    SettingsError.
+    """
+    from deployments.core.model_identity import read_identity
+    from deployments.core.model_source import find_model
+
+    if backend not in ("auto", "torch", "onnx"):
+        raise SettingsError(f"backend is {backend!r}; expected 'auto', 'torch' or 'onnx'")
+    if threads < 0:
+        raise SettingsError(f"threads is {threads}; expected 0 (one per core) or more")
+    if backend == "onnx" and device not in ("auto", "cpu"):
+        raise SettingsError(f"backend 'onnx' runs on the cpu only, but device is {device!r}")
+    folder = find_model(name)
+    identity = read_identity(name, folder)
+    threads = threads or usable_cores()
+    if backend == "onnx" or (backend == "auto" and _is_cpu(device)):
+        from deployments.core.onnx_encoder import OnnxTextEncoder
+        from deployments.core.onnx_export import export
+
+        try:
+            return OnnxTextEncoder(export(folder, identity, cache_dir), identity, threads=threads)
+        except ModelError as error:
+            if backend == "onnx":
+                raise
+            logger.warning("Encoding with torch instead of ONNX Runtime: %s", error)
+    from deployments.core.torch_encoder import TorchTextEncoder
+
+    return TorchTextEncoder(folder, identity, device=device, threads=threads)
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    import os
+
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _is_cpu(device: str) -> bool:
+    """Whether encoding happens on the CPU; imports torch only if that can't be told without."""
+    import shutil
+
+    if device != "auto":
+        return device == "cpu"
+    import sys
+
+    # A GPU shows in these without loading torch, which takes seconds and 200 MB.
+    if sys.platform == "darwin" or shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists():
+        import torch
+
+        return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return True
