@@ -206,6 +206,8 @@ class TokenBatcher:
             vectors = await asyncio.get_running_loop().run_in_executor(
                 self._encode_thread, self.encoder.encode, batch.tokens
             )
+            if len(vectors) != len(batch.tokens):
+                raise ServiceError(f"{len(batch.tokens)} texts gave {len(vectors)} vectors")
         except Exception as error:
             self._stats.failed_batches += 1
             for job in {row.job for row in rows}:

@@ -4,16 +4,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 TEMPORARY_SUFFIX = ".writing"
 _BLOCK_BYTES = 4 * 1024 * 1024
 
 
-class Sink(Protocol):
-    """Takes bytes in order."""
-
-    def __call__(self, data: bytes | memoryview, /) -> object: ...
+Sink = Callable[[bytes], None]
+"""Takes bytes in order."""
 
 
 class Disk:

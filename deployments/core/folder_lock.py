@@ -63,9 +63,7 @@ class FolderLock:
         record = self._read()
         if "pid" not in record:
             return "an unknown process"
-        return (
-            f"process {record['pid']} on host {record.get('host')} since {record.get('started')}"
-        )
+        return f"process {record['pid']} on host {record.get('host')} since {record.get('started')}"
 
     def last_commit(self, store_id: str) -> int:
         """The highest commit recorded for this store, 0 if none is known."""

@@ -53,3 +53,8 @@ CREATE TABLE vectors (
 
 MIGRATIONS: dict[int, str] = {}
 """For each older version the statements that lead to the next one."""
+
+
+def statements(script: str) -> list[str]:
+    """The script's statements; none of them has a semicolon within."""
+    return [statement for statement in script.split(";") if statement.strip()]

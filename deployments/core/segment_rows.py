@@ -13,6 +13,7 @@ from .segments import Id, Segment
 
 HASH_BYTES = 16
 _INT64 = range(-(2**63), 2**63)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class SegmentRow:
     """JSON."""
     text_hash: bytes
 
-    def same_as(self, other: "StoredRow", media_item_id: Id) -> bool:
+    def same_as(self, other: "StoredRow") -> bool:
         """Whether storing this over `other` would change nothing, not even an id's form."""
         return (
             self.text_hash == other.text_hash
@@ -36,7 +37,7 @@ class SegmentRow:
             and _identical(self.start_time, other.start_time)
             and _identical(self.end_time, other.end_time)
             and _identical(self.segment_id, other.segment_id)
-            and _identical(media_item_id, other.media_item_id)
+            and _identical(self.media_item_id, other.media_item_id)
         )
 
 
@@ -71,11 +72,11 @@ def text_hash(text: str) -> bytes:
 def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
     """The segment as a row. Raises InvalidInput for what can't be stored and given back exactly."""
     where = f"segment {segment.id!r}"
-    check_id(segment.id, "segment id")
+    segment_id = plain_id(segment.id, "segment id")
     if not isinstance(segment.text, str):
         raise InvalidInput(f"{where}: text is {type(segment.text).__name__}, expected a string.")
-    for name, seconds in (("start_time", segment.start_time), ("end_time", segment.end_time)):
-        _check_time(f"{where}: {name}", seconds)
+    start_time = _plain_time(f"{where}: start_time", segment.start_time)
+    end_time = _plain_time(f"{where}: end_time", segment.end_time)
     metadata = _metadata_json(where, segment.metadata)
     try:
         hashed = text_hash(segment.text)
@@ -86,48 +87,44 @@ def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
             f"({error.reason})."
         ) from error
     return SegmentRow(
-        media_item_id,
-        segment.id,
-        segment.text,
-        segment.start_time,
-        segment.end_time,
-        metadata,
-        hashed,
+        media_item_id, segment_id, segment.text, start_time, end_time, metadata, hashed
     )
 
 
-def check_id(name: object, what: str) -> None:
-    """Raise InvalidInput unless `name` is a string or an integer of 64 bits."""
+def plain_id(name: object, what: str) -> Id:
+    """`name` as str or int. Raises InvalidInput unless it is a string or an integer of 64 bits."""
     if isinstance(name, str):
         try:
             name.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"{what} {name!r} is not valid Unicode.") from error
-    elif isinstance(name, bool) or not isinstance(name, int):
+        return str(name)
+    if isinstance(name, bool) or not isinstance(name, int):
         raise InvalidInput(f"{what} is {name!r}, expected an integer or a string.")
-    elif name not in _INT64:
+    if name not in _INT64:
         raise InvalidInput(f"{what} {name} does not fit 64 bits; send it as a string.")
+    return int(name)
 
 
-def _check_time(what: str, seconds: object) -> None:
+def _plain_time(what: str, seconds: object) -> float | int | None:
     if seconds is None:
-        return
+        return None
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidInput(f"{what} is {seconds!r}, expected seconds as a number.")
     if isinstance(seconds, int):
         if seconds not in _INT64:
             raise InvalidInput(f"{what} is {seconds}, which does not fit 64 bits.")
-    elif not math.isfinite(seconds):
+        return int(seconds)
+    if not math.isfinite(seconds):
         raise InvalidInput(f"{what} is {seconds}, expected a finite number of seconds.")
+    return float(seconds)
 
 
 def _metadata_json(where: str, metadata: dict[str, Any]) -> str:
     if not metadata:
         return "{}"
     try:
-        return json.dumps(
-            metadata, ensure_ascii=False, allow_nan=False, check_circular=True, separators=(",", ":")
-        )
+        return _JSON.encode(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: metadata can't be stored as JSON: {error}.") from error
 
@@ -149,23 +146,17 @@ def checksum(
 
     `row` is (media_item_id, segment_id, text, start_time, end_time, metadata, text_hash).
     """
-    digest = blake2b(digest_size=HASH_BYTES)
-    for value in (sequence, embedding_type, *row, truncated, vector):
-        kind, data = _tagged(value)
-        digest.update(struct.pack("<cQ", kind, len(data)))
-        digest.update(data)
-    return digest.digest()
+    values = (sequence, embedding_type, *row, truncated, vector)
+    return blake2b(b"".join(map(_tagged, values)), digest_size=HASH_BYTES).digest()
 
 
-def _tagged(value: str | bytes | float | int | bool | None) -> tuple[bytes, bytes]:
-    match value:
-        case str():
-            return b"s", value.encode()
-        case bytes():
-            return b"b", value
-        case float():
-            return b"f", struct.pack("<d", value)
-        case None:
-            return b"n", b""
-        case _:
-            return b"i", b"%d" % value
+def _tagged(value: str | bytes | float | int | bool | None) -> bytes:
+    # Type and length before each value, so that no two different rows have the same bytes.
+    if isinstance(value, str):
+        data = value.encode()
+        return b"s%d:%b" % (len(data), data)
+    if isinstance(value, bytes):
+        return b"b%d:%b" % (len(value), value)
+    if isinstance(value, float):
+        return b"f" + struct.pack("<d", value)
+    return b"n" if value is None else b"i%d:" % value

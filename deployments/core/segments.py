@@ -99,6 +99,14 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A text to encode, and where to look for what is near to it."""
+
+    text: str
+    search: Search
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """A stored segment that a search found, with its cosine to the query, -1…1."""
 

@@ -87,7 +87,9 @@ class Settings(BaseSettings):
         try:
             settings = cls(**known)
         except ValidationError as error:
-            problems += [_invalid(problem["loc"], problem["msg"], known) for problem in error.errors()]
+            problems += [
+                _invalid(problem["loc"], problem["msg"], known) for problem in error.errors()
+            ]
         if problems:
             raise SettingsError("\n".join(["The settings can't be used:", *problems]))
         return settings
@@ -97,7 +99,9 @@ def _unknown(name: str, source: str) -> str:
     names = list(Settings.model_fields)
     shown = [known.upper() for known in names] if source == "the environment" else names
     close = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {shown[names.index(close[0])]}?" if close else f"known: {', '.join(shown)}"
+    hint = (
+        f"did you mean {shown[names.index(close[0])]}?" if close else f"known: {', '.join(shown)}"
+    )
     return f"  {name} (from {source}) is not a setting; {hint}"
 
 

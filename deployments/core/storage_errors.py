@@ -49,8 +49,10 @@ def from_os_error(action: str, error: OSError) -> StoreError:
 def _from_sqlite(action: str, error: sqlite3.Error) -> StoreError | InvalidInput | NotReady:
     extended = getattr(error, "sqlite_errorcode", None)
     if extended is None:
-        # The module itself refused, before SQLite saw it: most often a closed connection.
-        return NotReady(f"{action}: {error}.")
+        # Refused by the module, not by SQLite: a closed connection, or text that isn't UTF-8.
+        if isinstance(error, sqlite3.ProgrammingError):
+            return NotReady(f"{action}: {error}.")
+        return StoreDamaged(f"{action}: the store is damaged: {error}. {_RESTORE}")
     said = f"{error} ({error.sqlite_errorname})"
     code = extended & _PRIMARY
     if extended == sqlite3.SQLITE_IOERR_CORRUPTFS or code in _DAMAGED:

@@ -1,0 +1,57 @@
+# The environment is .venv; each target makes what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test unit lint format crash bench eval clear clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,model,dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## Make the environment
+
+run: $(VENV)/.installed ## Serve on http://127.0.0.1:8004 with sample data; Ctrl-C stops it
+	@$(BIN)/python -m deployments.local
+
+test: $(VENV)/.installed ## Run every test
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.installed ## Run the tests that need no cluster
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.installed ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## Bring the code into the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts
+	$(BIN)/python -m tests.bench $(if $(DATA),--data $(DATA))
+
+eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
+	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))
+
+crash: $(VENV)/.installed ## Kill the service at random and look for lost writes
+	$(BIN)/python -m tests.crash
+
+clear: ## Remove all stored data of the default folder
+	rm -rf data/processed/faiss
+
+clean: ## Remove the environment and caches, not the data
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find deployments tests -name __pycache__ -prune -exec rm -rf {} +

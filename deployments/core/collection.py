@@ -1,0 +1,140 @@
+"""One type's vectors in memory, and the unchanging snapshots of them that readers search."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .exact_search import Rows, Scores, best_rows
+from .segments import Vectors
+
+_FIRST_CAPACITY = 1024
+_COMPACT_SHARE = 0.1
+_COMPACT_ROWS = 1000
+_BLOCK_ROWS = 16384
+
+Sequences = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The rows at one moment. Nothing that it refers to changes any more.
+
+    `vectors` is (n, dimension) float32, `sequences` (n,) int64 ascending, `dead` the positions of
+    deleted rows among them, int64 ascending.
+    """
+
+    vectors: Vectors
+    sequences: Sequences
+    dead: Rows
+
+    def __len__(self) -> int:
+        """How many rows are not deleted."""
+        return len(self.sequences) - len(self.dead)
+
+    def search(self, queries: Vectors, count: int) -> list[tuple[Scores, Sequences]]:
+        """For each query the `count` rows with the highest cosine, exactly, best first.
+
+        `queries` is (q, dimension) float32 of unit length. Returns cosines (float64, -1…1) and
+        sequence numbers (int64); equal cosines are ordered by sequence number. The result is the
+        same for any batch of queries, and for any history that led to these rows.
+        """
+        found = best_rows(self.vectors, self.dead, queries, count)
+        return [(cosines, self.sequences[rows]) for cosines, rows in found]
+
+    def live_sequences(self) -> Sequences:
+        """Sequence numbers of all rows that are not deleted, ascending."""
+        return np.delete(self.sequences, self.dead)
+
+    def blocks(self) -> Iterator[tuple[Sequences, Vectors]]:
+        """The rows that are not deleted, some at a time."""
+        for start in range(0, len(self.sequences), _BLOCK_ROWS):
+            stop = min(start + _BLOCK_ROWS, len(self.sequences))
+            first, last = np.searchsorted(self.dead, [start, stop])
+            here = self.dead[first:last] - start
+            yield (
+                np.delete(self.sequences[start:stop], here),
+                np.delete(self.vectors[start:stop], here, axis=0),
+            )
+
+
+class Collection:
+    """Rows in the order of their sequence numbers, changed by one thread at a time.
+
+    New rows are written behind those that snapshots see, so readers need no lock. The buffers grow
+    by half; pages of theirs that no row was written to take no memory.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+        self._vectors: Vectors = np.empty((0, dimension), np.float32)
+        self._sequences: Sequences = np.empty(0, np.int64)
+        self._rows = 0
+        self._dead: Rows = np.empty(0, np.int64)
+        self.snapshot = self._take_snapshot()
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` rows in all, so that adding them copies nothing."""
+        if rows > len(self._sequences):
+            self._move(self._rows, max(rows, _FIRST_CAPACITY))
+
+    def change(self, removed: Sequences, sequences: Sequences, vectors: Vectors) -> Snapshot:
+        """Delete rows and add rows, and return the snapshot of the result.
+
+        `sequences` must ascend and exceed all there are, `vectors` be (len(sequences), dimension)
+        float32 of unit length. Raises ValueError otherwise, or if a removed row isn't there.
+        """
+        last = self._sequences[self._rows - 1] if self._rows else -1
+        if len(sequences) and (sequences[0] <= last or np.any(np.diff(sequences) <= 0)):
+            raise ValueError(f"sequence numbers must ascend from above {last}")
+        if vectors.shape != (len(sequences), self._dimension):
+            raise ValueError(
+                f"vectors are {vectors.shape}, not {(len(sequences), self._dimension)}"
+            )
+        dead = self._positions(removed)
+        rows = self._rows + len(sequences)
+        if rows > len(self._sequences):
+            self._move(self._rows, max(rows, _FIRST_CAPACITY, len(self._sequences) * 3 // 2))
+        self._vectors[self._rows : rows] = vectors
+        self._sequences[self._rows : rows] = sequences
+        self._rows = rows
+        if len(dead):
+            self._dead = np.union1d(self._dead, dead)
+            if len(self._dead) > max(_COMPACT_ROWS, _COMPACT_SHARE * rows):
+                self._compact()
+        self.snapshot = self._take_snapshot()
+        return self.snapshot
+
+    def _positions(self, sequences: Sequences) -> Rows:
+        known = self._sequences[: self._rows]
+        positions = np.searchsorted(known, sequences)
+        there = positions < self._rows
+        if not np.all(there) or np.any(known[positions] != sequences):
+            raise ValueError("a removed row isn't there")
+        if np.isin(positions, self._dead).any():
+            raise ValueError("a removed row was deleted before")
+        return positions
+
+    def _move(self, rows: int, capacity: int) -> None:
+        # Old snapshots keep the old buffers alive for as long as they are searched.
+        vectors = np.empty((capacity, self._dimension), np.float32)
+        sequences = np.empty(capacity, np.int64)
+        vectors[:rows] = self._vectors[:rows]
+        sequences[:rows] = self._sequences[:rows]
+        self._vectors, self._sequences = vectors, sequences
+
+    def _compact(self) -> None:
+        before = self._take_snapshot()
+        self._vectors = np.empty((len(self._sequences), self._dimension), np.float32)
+        self._sequences = np.empty(len(self._sequences), np.int64)
+        self._rows = 0
+        self._dead = np.empty(0, np.int64)
+        for sequences, vectors in before.blocks():
+            rows = self._rows + len(sequences)
+            self._vectors[self._rows : rows] = vectors
+            self._sequences[self._rows : rows] = sequences
+            self._rows = rows
+
+    def _take_snapshot(self) -> Snapshot:
+        return Snapshot(self._vectors[: self._rows], self._sequences[: self._rows], self._dead)

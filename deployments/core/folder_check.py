@@ -1,0 +1,60 @@
+"""What can be told about an index folder before anything in it is opened for writing."""
+
+import os
+from pathlib import Path
+
+from . import checkpoint, store
+from .durable_files import Disk
+from .errors import LegacyFolder, StoreDamaged
+from .segments import EmbeddingType
+from .storage_errors import translated
+
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs"}
+
+
+def refuse_without_store(folder: Path, disk: Disk) -> None:
+    """Raise if the folder has no store but holds an index all the same.
+
+    LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints of this
+    one, whose store is gone.
+    """
+    if store.exists(folder):
+        return
+    ours: list[str] = []
+    old: list[str] = []
+    with translated(f"Cannot read {folder}"):
+        for embedding_type in EmbeddingType:
+            path = checkpoint.path_of(folder, embedding_type)
+            if path.exists():
+                (ours if checkpoint.has_trailer(path, disk) else old).append(path.name)
+            pickle = folder / f"{embedding_type.value}_metadata.pkl"
+            if pickle.exists():
+                old.append(pickle.name)
+    if ours:
+        raise StoreDamaged(
+            f"{folder} has {', '.join(ours)} but no {store.FILE_NAME}, which holds the segments. "
+            f"Restore {store.FILE_NAME} from a backup; or, to start empty, delete the "
+            "*_index.faiss files and send the media items again."
+        )
+    if old:
+        raise LegacyFolder(
+            f"{folder} holds files of the service that this one replaces ({', '.join(old)}). Run "
+            f"`embeddings-service import-legacy` once, or choose another FAISS_INDEX_DIR."
+        )
+
+
+def network_file_system(folder: Path) -> str | None:
+    """The kind of network file system that holds the folder, or None on a local disk."""
+    path = os.path.realpath(folder)
+    best, kind = "", ""
+    try:
+        mounts = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return None
+    for mount in mounts:
+        _, point, found, *_ = mount.split(" ")
+        point = point.replace("\\040", " ")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind if kind in _NETWORK or kind.startswith("fuse.") else None

@@ -1,0 +1,412 @@
+"""Requests and responses of the REST API: their shapes, and what each field may hold."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from deployments.core.segments import EmbeddingType, Hit, Segment, Upsert
+
+MAX_ID_CHARS = 512
+MAX_NESTING = 32
+INT64 = 2**63
+MAX_INT64_CHARS = 20
+EXACT_FLOAT_INT = 2**53
+"""Integers below this are the same as a float, so a JSON reader of any language keeps them."""
+
+
+def _refuse(code: str, message: str, **context: Any) -> PydanticCustomError:
+    return PydanticCustomError(code, message, context or None)
+
+
+def _storable_text(text: str) -> str:
+    if "\x00" in text:
+        raise _refuse("null_character", "must not contain null characters (U+0000)")
+    if (
+        any("\ud800" <= character <= "\udfff" for character in text)
+        if not text.isascii()
+        else False
+    ):
+        raise _refuse("lone_surrogate", "must be valid Unicode, without lone surrogates")
+    return text
+
+
+def _has_content(text: str) -> str:
+    if not text.strip():
+        raise _refuse("empty_text", "must contain more than white space")
+    return _storable_text(text)
+
+
+def _name(value: int | str) -> int | str:
+    if isinstance(value, int):
+        if not -INT64 <= value < INT64:
+            raise _refuse("id_too_large", "integers are limited to 64 bits; send it as a string")
+        return value
+    if not 0 < len(value) <= MAX_ID_CHARS:
+        raise _refuse("id_length", "must have 1 to {limit} characters", limit=MAX_ID_CHARS)
+    if not _storable_text(value).isprintable():
+        raise _refuse("id_characters", "must have printable characters only")
+    return value
+
+
+def _path_name(value: str) -> int | str:
+    """A name in a URL, where an integer can't be told from a string that looks like one."""
+    looks_whole = value.removeprefix("-").isdecimal() and value.isascii()
+    if looks_whole and len(value) <= MAX_INT64_CHARS and str(int(value)) == value:
+        return _name(int(value))
+    return _name(value)
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise _refuse("number_type", "must be a number, not true or false")
+    return value
+
+
+def _whole_seconds(value: float | int) -> float | int:
+    return value if abs(value) < EXACT_FLOAT_INT else float(value)
+
+
+def _storable_json(value: object, depth: int = 0) -> None:
+    """Refuse what JSON or SQLite can't give back as it was sent."""
+    match value:
+        case str():
+            _storable_text(value)
+        case float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise _refuse("not_finite", "must not contain NaN or Infinity")
+        case bool() | None:
+            pass
+        case int():
+            if not -INT64 <= value < INT64:
+                raise _refuse("number_too_large", "integers are limited to 64 bits")
+        case dict() | list():
+            if depth == MAX_NESTING:
+                raise _refuse("nesting", "is nested deeper than {limit} levels", limit=MAX_NESTING)
+            items = list(value) + list(value.values()) if isinstance(value, dict) else value
+            for item in items:
+                _storable_json(item, depth + 1)
+
+
+Text = Annotated[str, AfterValidator(_has_content)]
+Name = Annotated[StrictInt | StrictStr, AfterValidator(_name)]
+PathName = Annotated[str, AfterValidator(_path_name)]
+Seconds = Annotated[
+    Annotated[StrictInt, AfterValidator(_whole_seconds)] | FiniteFloat,
+    BeforeValidator(_no_boolean),
+]
+Similarity = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
+TopK = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+
+
+class SegmentIn(BaseModel):
+    """A segment to store. Every further field is kept and comes back in `metadata`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: Name = Field(description="Unique in its media item and type; 1 and '1' are the same.")
+    text: Text
+    start_time: Seconds | None = Field(default=None, description="Seconds from the start.")
+    end_time: Seconds | None = Field(default=None, description="Seconds from the start.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        start, end = self.start_time, self.end_time
+        if start is not None and end is not None and end < start:
+            raise _refuse(
+                "reversed_times",
+                "end_time ({end}) is before start_time ({start})",
+                end=end,
+                start=start,
+            )
+        _storable_json(self.model_extra)
+        return self
+
+
+class EmbedRequest(BaseModel):
+    """Segments of one media item to store and embed.
+
+    `frames` and `clips` are other names for `segments`, and a frame's `timestamp` for its
+    `start_time`.
+    """
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "media_item_id": 1,
+                    "embedding_type": "transcript",
+                    "segments": [
+                        {
+                            "id": 1,
+                            "text": "RSI indicator measures momentum",
+                            "start_time": 0,
+                            "end_time": 3,
+                        },
+                        {
+                            "id": 2,
+                            "text": "When RSI is above 70 it's overbought",
+                            "start_time": 3,
+                            "end_time": 6,
+                            "speaker": "Instructor",
+                        },
+                    ],
+                }
+            ]
+        },
+    )
+
+    media_item_id: Name
+    embedding_type: EmbeddingType
+    segments: list[SegmentIn]
+    replace: bool = Field(
+        default=False,
+        description="Make these the media item's only segments of this type, in one step.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_other_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        names = [name for name in ("segments", "frames", "clips") if name in data]
+        if len(names) > 1:
+            raise _refuse(
+                "several_lists", "send one list of segments, not {names}", names=" and ".join(names)
+            )
+        if names and names[0] != "segments":
+            data = {**data, "segments": data[names[0]]}
+        segments = data.get("segments")
+        if data.get("embedding_type") == EmbeddingType.FRAME and isinstance(segments, list):
+            data = {**data, "segments": [_frame_time(segment) for segment in segments]}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        positions: dict[str, int] = {}
+        for position, segment in enumerate(self.segments):
+            first = positions.setdefault(str(segment.id), position)
+            if first != position:
+                raise _refuse(
+                    "duplicate_id",
+                    "segments {first} and {second} have the same id {id}; each needs its own",
+                    first=first,
+                    second=position,
+                    id=repr(segment.id),
+                )
+            self._check_repeated_names(position, segment)
+        return self
+
+    def _check_repeated_names(self, position: int, segment: SegmentIn) -> None:
+        """Segments that name their media item or themselves again have to agree with the rest."""
+        further = segment.model_extra or {}
+        for name, expected in (("media_item_id", self.media_item_id), ("segment_id", segment.id)):
+            if name in further and str(further.pop(name)) != str(expected):
+                raise _refuse(
+                    "contradiction",
+                    "segment {position} has a {name} of its own that differs from {expected}",
+                    position=position,
+                    name=name,
+                    expected=repr(expected),
+                )
+
+    def upsert(self) -> Upsert:
+        """The request as the core's value, without vectors."""
+        return Upsert(
+            embedding_type=self.embedding_type,
+            media_item_id=self.media_item_id,
+            segments=tuple(
+                Segment(
+                    segment.id,
+                    segment.text,
+                    segment.start_time,
+                    segment.end_time,
+                    segment.model_extra or {},
+                )
+                for segment in self.segments
+            ),
+            replace=self.replace,
+        )
+
+
+def _frame_time(segment: Any) -> Any:
+    if isinstance(segment, dict) and "timestamp" in segment and "start_time" not in segment:
+        others = {name: value for name, value in segment.items() if name != "timestamp"}
+        return {**others, "start_time": segment["timestamp"]}
+    return segment
+
+
+class SearchRequest(BaseModel):
+    """What to look for, and where."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "relative strength index overbought",
+                    "embedding_type": "transcript",
+                    "top_k": 5,
+                    "min_similarity": 0.3,
+                }
+            ]
+        },
+    )
+
+    query: Text
+    embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT
+    top_k: TopK = Field(default=10, description="How many results at most.")
+    min_similarity: Similarity = Field(
+        default=0.0, description="Leave out results below this similarity, 0 to 1."
+    )
+
+
+Timestamp = Annotated[str, Field(examples=["2025-11-20T21:00:00Z"])]
+
+
+def now() -> str:
+    """The present time in UTC, to the second, with a `Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class EmbedResponse(BaseModel):
+    """All segments of the request are durable and searchable."""
+
+    status: Literal["success"] = "success"
+    media_item_id: int | str
+    embedding_type: EmbeddingType
+    embeddings_created: int = Field(description="Segments of this request that are stored now.")
+    changed: int = Field(description="Of these, how many were not stored so before.")
+    removed: int = Field(description="Segments that `replace` removed.")
+    truncated: int = Field(description="Segments whose text exceeds the model's token limit.")
+    timestamp: Timestamp = Field(default_factory=now)
+
+
+class SegmentMetadata(BaseModel):
+    """The stored segment, with every further field that it was stored with."""
+
+    model_config = ConfigDict(extra="allow")
+
+    media_item_id: int | str
+    segment_id: int | str
+    start_time: int | float | None
+    end_time: int | float | None
+    text: str
+
+
+class SearchResult(BaseModel):
+    """A segment that was found."""
+
+    index: int = Field(description="Position in the list, from 0.")
+    similarity: float = Field(description="1 - distance, clamped to 0…1.")
+    distance: float = Field(description="1 - cosine similarity of query and segment.")
+    metadata: SegmentMetadata
+
+
+class SearchResponse(BaseModel):
+    """Results, best first."""
+
+    query: str
+    embedding_type: EmbeddingType
+    results: list[SearchResult]
+    timestamp: Timestamp = Field(default_factory=now)
+
+
+class DeleteResponse(BaseModel):
+    """What a deletion removed."""
+
+    status: Literal["success"] = "success"
+    media_item_id: int | str
+    embedding_type: EmbeddingType | None
+    embeddings_deleted: int
+    timestamp: Timestamp = Field(default_factory=now)
+
+
+class Stats(BaseModel):
+    """How many vectors of which model the service holds."""
+
+    model_name: str
+    embedding_dimension: int
+    transcript_vectors: int
+    frame_vectors: int
+    clip_vectors: int
+    total_vectors: int
+
+
+class StatsResponse(Stats):
+    """Stats at a time."""
+
+    timestamp: Timestamp = Field(default_factory=now)
+
+
+class HealthResponse(BaseModel):
+    """Whether a request could be served now, and if not, why."""
+
+    status: Literal["healthy", "unhealthy"]
+    timestamp: Timestamp = Field(default_factory=now)
+    service: Literal["embeddings-service"] = "embeddings-service"
+    stats: StatsResponse | None = None
+    reason: str | None = None
+
+
+class LiveResponse(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    location: str = Field(examples=["body.segments.0.text"])
+    code: str = Field(examples=["empty_text"])
+    message: str = Field(examples=["must contain more than white space"])
+
+
+class Problem(BaseModel):
+    """An error in the form of RFC 9457; `code` is stable and meant for programs."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldProblem] | None = None
+
+
+def result_document(position: int, hit: Hit) -> dict[str, Any]:
+    """A hit as the JSON of a SearchResult."""
+    distance = 1.0 - hit.cosine
+    return {
+        "index": position,
+        "similarity": min(1.0, max(0.0, hit.cosine)),
+        "distance": distance,
+        "metadata": {
+            **hit.segment.metadata,
+            "media_item_id": hit.media_item_id,
+            "segment_id": hit.segment.id,
+            "start_time": hit.segment.start_time,
+            "end_time": hit.segment.end_time,
+            "text": hit.segment.text,
+        },
+    }
+
+
+def field_problems(errors: Sequence[Any]) -> Iterator[FieldProblem]:
+    """Pydantic's errors without the values that caused them, which may be private."""
+    for error in errors:
+        location = ".".join(str(part) for part in error["loc"]) or "body"
+        yield FieldProblem(location=location, code=error["type"], message=error["msg"])

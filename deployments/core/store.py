@@ -1,0 +1,302 @@
+"""store.sqlite3: the truth about every segment. Opening, transactions and connections."""
+
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from . import schema_sql
+from .errors import NotReady, StoreDamaged, StoreMismatch, StoreUnwritable
+from .segments import EmbeddingType, ModelIdentity
+from .storage_errors import translated
+from .store_sql import StoreReader, StoreWriter
+
+FILE_NAME = "store.sqlite3"
+
+_BUSY_TIMEOUT_MS = 5000
+_IDLE_READERS = 16
+_CLOSE_TIMEOUT_S = 10.0
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_QUICK_CHECK_BYTES = 256 * 1024 * 1024  # takes 0.1 s when cached, and grows with the file
+_APPLICATION_ID = 0x656D6273  # "embs", so that file(1) can tell what this is
+
+
+class Store:
+    """The SQLite file of one index folder: one writing connection, a pool of reading ones.
+
+    Every method raises StoreError or one of its subclasses for what SQLite or the disk refuses.
+    Whoever opens it must hold the folder's lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writing = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._next_sequence = 1
+        self._readers = threading.Condition()
+        self._idle: list[sqlite3.Connection] = []
+        self._in_use = 0
+        self._closed = False
+        self.store_id = ""
+
+    @classmethod
+    def open(cls, folder: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> "Store":
+        """Open the folder's store, or make a new one.
+
+        Nothing is written before the file is known to be of this version or an older one and of
+        these models. Raises StoreMismatch if it isn't, StoreDamaged if it can't be read.
+        """
+        store = cls(folder / FILE_NAME)
+        known = exists(folder)
+        if known:
+            _check(store._path, models)
+        try:
+            with translated(f"Cannot open {store._path}"):
+                store._writer = store._connect()
+                if not known:
+                    store._create(models)
+                store._migrate()
+                (store.store_id,) = store._writer.execute(
+                    "SELECT value FROM meta WHERE key='store_id'"
+                ).fetchone()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_TIMEOUT_MS / 1000,
+        )
+        try:
+            # Both count only for a file that is still empty.
+            connection.execute(f"PRAGMA page_size={schema_sql.PAGE_BYTES}")
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode != "wal":
+                raise StoreUnwritable(
+                    f"{self._path} can't use a write-ahead log (journal mode is {mode}): its file "
+                    "system has no shared memory. Put the folder on a local disk."
+                )
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
+        assert self._writer is not None
+        self._writer.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        self._writer.execute("BEGIN IMMEDIATE")
+        for statement in schema_sql.statements(schema_sql.CREATE):
+            self._writer.execute(statement)
+        self._writer.executemany(
+            "INSERT INTO meta VALUES (?,?)",
+            [("format", schema_sql.FORMAT), ("commit_id", 0), ("store_id", uuid.uuid4().hex)],
+        )
+        self._writer.executemany(
+            "INSERT INTO models VALUES (?,?,?,?)",
+            [
+                (embedding_type.value, model.name, model.fingerprint, model.dimension)
+                for embedding_type, model in models.items()
+            ],
+        )
+        self._writer.execute("COMMIT")
+        # From here on the main file says which store it is, even if its log should get lost.
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _migrate(self) -> None:
+        assert self._writer is not None
+        while True:
+            (version,) = self._writer.execute(
+                "SELECT value FROM meta WHERE key='format'"
+            ).fetchone()
+            if version >= schema_sql.FORMAT:
+                return
+            self._writer.execute("BEGIN IMMEDIATE")
+            for statement in schema_sql.statements(schema_sql.MIGRATIONS[version]):
+                self._writer.execute(statement)
+            self._writer.execute("UPDATE meta SET value=? WHERE key='format'", (version + 1,))
+            self._writer.execute("COMMIT")
+
+    @contextmanager
+    def transaction(self) -> Iterator[StoreWriter]:
+        """A writing transaction, durable when the block has ended.
+
+        If the block changed nothing, nothing is written. If it or the commit raises, nothing of
+        it is kept, and the next transaction starts from a known state.
+        """
+        with self._writing:
+            if self._closed:
+                raise NotReady("The store is closed.")
+            try:
+                with translated("Cannot begin a write to the store"):
+                    if self._writer is None:
+                        self._writer = self._connect()
+                    connection = self._writer
+                    connection.execute("BEGIN IMMEDIATE")
+                writer = StoreWriter(connection, self._next_sequence)
+                writer.next_sequence = max(writer.next_sequence, writer.last_sequence() + 1)
+                yield writer
+                with translated("Cannot make a write durable"):
+                    if writer.changed:
+                        connection.execute("UPDATE meta SET value=value+1 WHERE key='commit_id'")
+                        connection.execute("COMMIT")
+                    else:
+                        connection.execute("ROLLBACK")
+                self._next_sequence = writer.next_sequence
+            except BaseException:
+                self._abandon()
+                raise
+
+    def _abandon(self) -> None:
+        """Leave the transaction; a connection that can't is replaced before the next one."""
+        if self._writer is None:
+            return
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
+
+    @contextmanager
+    def reading(self) -> Iterator[StoreReader]:
+        """A view of the store at the moment of its first read. Connections are shared by turns."""
+        with translated("Cannot read the store"):
+            connection = self._take_reader()
+        kept = False
+        try:
+            with translated("Cannot read the store"):
+                connection.execute("BEGIN")
+            yield StoreReader(connection)
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            kept = not connection.in_transaction
+        finally:
+            self._return_reader(connection, kept)
+
+    def _take_reader(self) -> sqlite3.Connection:
+        with self._readers:
+            if self._closed:
+                raise NotReady("The store is closed.")
+            self._in_use += 1
+            if self._idle:
+                return self._idle.pop()
+        try:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only=1")
+        except BaseException:
+            with self._readers:
+                self._in_use -= 1
+                self._readers.notify_all()
+            raise
+        return connection
+
+    def _return_reader(self, connection: sqlite3.Connection, usable: bool) -> None:
+        with self._readers:
+            self._in_use -= 1
+            if usable and not self._closed and len(self._idle) < _IDLE_READERS:
+                self._idle.append(connection)
+            else:
+                connection.close()
+            self._readers.notify_all()
+
+    def close(self) -> None:
+        """Close all connections, once running reads have ended."""
+        with self._readers:
+            self._closed = True
+            self._readers.wait_for(lambda: self._in_use == 0, timeout=_CLOSE_TIMEOUT_S)
+            while self._idle:
+                self._idle.pop().close()
+        with self._writing:
+            if self._writer is not None:
+                # SQLite moves the log into the main file here; failing that it stays beside it.
+                with suppress(sqlite3.Error):
+                    self._writer.close()
+                self._writer = None
+
+
+def exists(folder: Path) -> bool:
+    """Whether the folder has a store. An empty file is what a cut off first start leaves."""
+    path = folder / FILE_NAME
+    with translated(f"Cannot look for {path}"):
+        try:
+            if path.stat().st_size > 0:
+                return _has_tables(path)
+        except FileNotFoundError:
+            pass
+    return False
+
+
+@contextmanager
+def _untouched(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open for reading without changing a byte: of a store that isn't ours nothing is written."""
+    log = path.with_name(path.name + "-wal")
+    # Without a log SQLite would make one even to read, unless told that nobody writes.
+    mode = "mode=ro" if log.exists() and log.stat().st_size > 0 else "immutable=1"
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_MS / 1000
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _has_tables(path: Path) -> bool:
+    with _untouched(path) as connection:
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return bool(tables)
+
+
+def _check(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
+    with translated(f"Cannot read {path}"), _untouched(path) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if "meta" not in tables or "models" not in tables:
+            raise StoreDamaged(
+                f"{path} is an SQLite file, but not of this service. Move it away or choose "
+                "another FAISS_INDEX_DIR."
+            )
+        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        stored = {
+            name: (model, fingerprint, dimension)
+            for name, model, fingerprint, dimension in connection.execute(
+                "SELECT embedding_type, name, fingerprint, dimension FROM models"
+            )
+        }
+        flaw = "ok"
+        if path.stat().st_size <= _QUICK_CHECK_BYTES:
+            (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if flaw != "ok":
+        raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
+    lacking = {"format", "commit_id", "store_id"} - meta.keys()
+    if lacking:
+        raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. Restore a backup.")
+    if meta["format"] > schema_sql.FORMAT:
+        raise StoreMismatch(
+            f"{path} was written by a newer version of this service (format {meta['format']}, this one "
+            f"reads up to {schema_sql.FORMAT}). Start the newer version."
+        )
+    for embedding_type, model in models.items():
+        found = stored.get(embedding_type.value)
+        if found is None:
+            raise StoreDamaged(
+                f"{path} doesn't say which model its {embedding_type} vectors are of. Restore it "
+                "from a backup."
+            )
+        name, fingerprint, dimension = found
+        if (fingerprint, dimension) != (model.fingerprint, model.dimension):
+            raise StoreMismatch(
+                f"{path} holds {embedding_type} vectors of model {name} ({dimension} dimensions, "
+                f"fingerprint {fingerprint[:12]}), but {model.name} ({model.dimension} dimensions, "
+                f"fingerprint {model.fingerprint[:12]}) is configured. Vectors of two models can't "
+                f"be compared: set EMBEDDING_MODEL={name}, or choose another FAISS_INDEX_DIR and "
+                "send the media items again."
+            )

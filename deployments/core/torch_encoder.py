@@ -1,0 +1,119 @@
+"""Encodes with torch, through sentence-transformers: any of its models, on any device."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.core.errors import ModelError
+from deployments.core.segments import ModelIdentity, Vectors
+from deployments.core.sentence_model import (
+    NO_LIMIT,
+    depends_on_kind,
+    load_sentence_model,
+    model_prompts,
+    model_tokenizer,
+)
+from deployments.core.text_encoder import TextKind, Tokens
+
+logger = logging.getLogger(__name__)
+
+
+class TorchTextEncoder:
+    """A TextEncoder for every model that sentence-transformers loads without running its code.
+
+    On CUDA it computes in half precision, unless the model's values overflow it. `threads` sets
+    torch's CPU threads for the whole process.
+    """
+
+    backend = "torch"
+
+    def __init__(
+        self, folder: Path, identity: ModelIdentity, *, device: str = "auto", threads: int = 1
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._torch = torch
+        self.identity = identity
+        self._model = load_sentence_model(folder, device)
+        self.device = str(self._model.device)
+        self._prompts = model_prompts(self._model)
+        self._depends_on_kind = depends_on_kind(self._model)
+        self._tokenizer = model_tokenizer(self._model)
+        self._counters = {} if self._tokenizer else _token_counters(self._model)
+        self.max_tokens = min(int(self._model.max_seq_length or NO_LIMIT), NO_LIMIT)
+        if self._model.device.type == "cuda":
+            self._halve()
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> list[Tokens]:
+        """See TextEncoder. Texts that only sentence-transformers can prepare go along as text."""
+        route = kind if self._depends_on_kind else ""
+        if self._tokenizer is None:
+            count = self._counters[kind]
+            return [
+                Tokens(*count(self._prompts[kind] + text), route=kind, text=text) for text in texts
+            ]
+        tokens = self._tokenizer.tokenize(texts, kind)
+        if route:
+            tokens = [Tokens(one.ids, one.truncated, route) for one in tokens]
+        return tokens
+
+    def encode(self, tokens: Sequence[Tokens]) -> Vectors:
+        """See TextEncoder. Needs a pass for each kind if the model tells queries from documents."""
+        vectors = np.empty((len(tokens), self.identity.dimension), dtype=np.float32)
+        for route in sorted({one.route for one in tokens}):
+            positions = [i for i, one in enumerate(tokens) if one.route == route]
+            vectors[positions] = self._forward([tokens[i] for i in positions], route)
+        return vectors
+
+    def _forward(self, tokens: Sequence[Tokens], route: str) -> Vectors:
+        with self._torch.inference_mode():
+            features = self._features(tokens, route)
+            device = self._model.device
+            features = {
+                name: value.to(device) if isinstance(value, self._torch.Tensor) else value
+                for name, value in features.items()
+            }
+            task = {"task": route} if route else {}
+            embeddings = self._model(features, **task)["sentence_embedding"].float()
+            embeddings = self._torch.nn.functional.normalize(embeddings, p=2, dim=1)
+            vectors: Vectors = embeddings.cpu().numpy()
+        return checked(vectors, len(tokens), self.identity)
+
+    def _features(self, tokens: Sequence[Tokens], route: str) -> dict[str, Any]:
+        if self._tokenizer is None:
+            prompt = self._prompts["query" if route == "query" else "document"]
+            texts = [one.text for one in tokens]
+            features: dict[str, Any] = self._model.preprocess(texts, prompt=prompt, task=route)
+            return features
+        ids, mask = self._tokenizer.pad(tokens)
+        return {
+            "input_ids": self._torch.from_numpy(ids),
+            "attention_mask": self._torch.from_numpy(mask),
+            "modality": "text",
+        }
+
+    def _halve(self) -> None:
+        """Half precision, if the model can do with it."""
+        probe = self.tokenize(["half precision " * 100, "half"], "document")
+        self._model.half()
+        try:
+            self.encode(probe)
+        except ModelError as error:
+            logger.warning("Encoding in single precision: %s", error)
+            self._model.float()
+
+
+def checked(vectors: Vectors, rows: int, identity: ModelIdentity) -> Vectors:
+    """The vectors, if they have the right shape and are finite; else raises ModelError."""
+    if vectors.shape != (rows, identity.dimension) or vectors.dtype != np.float32:
+        raise ModelError(
+            f"the model {identity.name} made {vectors.dtype} of shape {vectors.shape}, "
+            f"expected float32 of shape {(rows, identity.dimension)}"
+        )
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"the model {identity.name} made vectors that aren't finite")
+    return vectors

@@ -1,0 +1,118 @@
+"""The Encoder deployment: turns texts into vectors and passes them on to the Index."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+from ray.serve.handle import DeploymentHandle
+
+from deployments.calls import call
+from deployments.core.batcher import Priority, TokenBatcher
+from deployments.core.coalescer import Coalescer
+from deployments.core.errors import NotReady
+from deployments.core.segments import (
+    Hit,
+    Query,
+    Search,
+    Upsert,
+    UpsertResult,
+    Vectors,
+)
+from deployments.core.settings import Settings
+from deployments.core.text_encoder import load_text_encoder
+
+logger = logging.getLogger("ray.serve.encoder")
+
+INDEX_CALLS_IN_FLIGHT = 4
+MAX_GROUPS_PER_CALL = 16
+MOST_ATTEMPTS = 5
+"""Rounds of encoding for one upsert: each ends with everything stored, unless another client
+changed the same segments meanwhile."""
+
+
+_Group = tuple[list[Search], Vectors]
+
+
+class Encoder:
+    """Encodes queries before bulk, in batches by tokens; holds nothing that must survive."""
+
+    def __init__(self, settings: Settings, index: DeploymentHandle) -> None:
+        self._timeout_s = settings.embeddings_timeout_s
+        self._index = index
+        encoder = load_text_encoder(
+            settings.embedding_model,
+            device=settings.embedding_device,
+            backend=settings.embedding_backend,
+            threads=settings.embeddings_encoder_threads,
+            cache_dir=settings.embeddings_cache_dir,
+        )
+        encoder.encode(encoder.tokenize(["warm-up"], "query"))
+        self._fingerprint = encoder.identity.fingerprint
+        logger.info(
+            "Encoding with %s by %s on %s", encoder.identity.name, encoder.backend, encoder.device
+        )
+        self._batcher = TokenBatcher(
+            encoder,
+            max_batch_tokens=settings.embeddings_batch_tokens,
+            max_queued_tokens=settings.embeddings_queued_tokens,
+        )
+        self._searches: Coalescer[_Group, list[list[Hit]]] = Coalescer(
+            self._search_index,
+            max_in_flight=INDEX_CALLS_IN_FLIGHT,
+            max_batch=MAX_GROUPS_PER_CALL,
+            max_waiting=settings.embeddings_max_queued_searches,
+        )
+
+    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """The hits of each query, best first."""
+        encoded = await self._batcher.encode(
+            [query.text for query in queries], "query", Priority.QUERY
+        )
+        return await self._searches.submit(([query.search for query in queries], encoded.vectors))
+
+    async def embed(self, upsert: Upsert) -> UpsertResult:
+        """Store segments, encoding only those whose text the index has no vector for."""
+        for _ in range(MOST_ATTEMPTS):
+            result = await self._apply(upsert)
+            if not result.missing:
+                return result
+            upsert = await self._with_vectors(upsert, result.missing)
+        raise NotReady("the same segments are being changed by other requests; try again")
+
+    async def _search_index(self, groups: list[_Group]) -> list[list[list[Hit]]]:
+        """One call for the searches of all groups that were encoded together."""
+        searches = [search for group, _ in groups for search in group]
+        vectors = np.concatenate([vectors for _, vectors in groups])
+        hits = await call(
+            lambda: self._index.search.remote(searches, vectors, self._fingerprint),
+            what="the index",
+            timeout_s=self._timeout_s,
+        )
+        rest = iter(hits)
+        return [list(islice(rest, len(group))) for group, _ in groups]
+
+    async def _apply(self, upsert: Upsert) -> UpsertResult:
+        return await call(
+            lambda: self._index.upsert.remote(upsert, self._fingerprint),
+            what="the index",
+            timeout_s=self._timeout_s,
+        )
+
+    async def _with_vectors(self, upsert: Upsert, missing: tuple[int, ...]) -> Upsert:
+        """The upsert with the vectors of the segments at `missing` added to those it has."""
+        texts = [upsert.segments[position].text for position in missing]
+        encoded = await self._batcher.encode(texts, "document", Priority.BULK)
+        vectors = encoded.vectors
+        if upsert.vectors is not None:
+            vectors = np.concatenate([upsert.vectors, vectors])
+        truncated = (
+            position for position, cut in zip(missing, encoded.truncated, strict=True) if cut
+        )
+        return replace(
+            upsert,
+            vectors=vectors,
+            vector_positions=upsert.vector_positions + missing,
+            truncated_positions=upsert.truncated_positions + tuple(truncated),
+        )

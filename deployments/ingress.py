@@ -1,0 +1,273 @@
+"""The REST API: each route parses, calls, and answers."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, Path, Query
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+
+from deployments import __version__
+from deployments.body_limit import BodyLimit
+from deployments.core import schemas
+from deployments.core.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    StoreFull,
+    StoreUnwritable,
+)
+from deployments.core.schemas import (
+    DeleteResponse,
+    EmbedRequest,
+    EmbedResponse,
+    HealthResponse,
+    LiveResponse,
+    Problem,
+    SearchRequest,
+    SearchResponse,
+    StatsResponse,
+)
+from deployments.core.segments import (
+    DeleteMedia,
+    EmbeddingType,
+    Hit,
+    IndexStats,
+    Search,
+    Upsert,
+    UpsertResult,
+)
+from deployments.core.segments import Query as SearchQuery
+from deployments.core.settings import Settings
+from deployments.problems import add_error_handlers, problem_responses
+
+DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
+
+Store segments with `POST /embed`, find them with `POST /search`. Errors are
+`application/problem+json`
+(RFC 9457) with a stable `code`; answers with `Retry-After` are worth repeating, and repeating is
+always safe."""
+
+
+class Backend(Protocol):
+    """What the routes call; every method raises the service's errors only."""
+
+    async def embed(self, upsert: Upsert) -> UpsertResult:
+        """Store segments; the result has nothing missing."""
+        ...
+
+    async def search(self, query: SearchQuery) -> list[Hit]:
+        """Find segments, best first."""
+        ...
+
+    async def delete(self, deletion: DeleteMedia) -> int:
+        """Remove segments; returns how many there were."""
+        ...
+
+    async def stats(self) -> IndexStats:
+        """Count segments."""
+        ...
+
+    async def check(self) -> IndexStats:
+        """Encode and search for real, then count segments."""
+        ...
+
+
+Question = Annotated[
+    schemas.Text, Query(description="What to look for.", examples=["when is a stock overbought?"])
+]
+TopK = Annotated[schemas.TopK, Query(description="How many results at most.")]
+MinSimilarity = Annotated[
+    schemas.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
+]
+MediaItemId = Annotated[schemas.PathName, Path(description="As stored, an integer or a string.")]
+
+_READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded)
+_WRITE = _READ | problem_responses(BodyTooLarge, NotReady, StoreUnwritable, StoreFull)
+
+
+def create_app(backend: Backend, settings: Settings) -> FastAPI:
+    """The ASGI application that answers the REST API with a backend."""
+    app = FastAPI(title="embeddings-service", version=__version__, description=DESCRIPTION)
+    app.add_middleware(BodyLimit, max_bytes=settings.embeddings_max_body_bytes)
+    add_error_handlers(app)
+
+    async def find(
+        query: str, embedding_type: EmbeddingType, top_k: int, min_similarity: float
+    ) -> Response:
+        _check_text("query", query, settings)
+        if top_k > settings.embeddings_max_top_k:
+            raise InvalidInput(f"top_k is {top_k}; at most {settings.embeddings_max_top_k}")
+        hits = await backend.search(
+            SearchQuery(query, Search(embedding_type, top_k, min_similarity))
+        )
+        # Built here and not by the response model: validating thousands of fields that this
+        # service wrote itself costs more than finding them.
+        return JSONResponse(
+            {
+                "query": query,
+                "embedding_type": embedding_type,
+                "results": [schemas.result_document(i, hit) for i, hit in enumerate(hits)],
+                "timestamp": schemas.now(),
+            }
+        )
+
+    @app.post("/embed", responses=_WRITE, tags=["store"], summary="Store and embed segments")
+    async def embed(request: EmbedRequest) -> EmbedResponse:
+        """Answers when all segments are durable and searchable.
+
+        A segment with the id of a stored one replaces it; what hasn't changed is neither stored
+        nor encoded again, so a request can be repeated safely.
+        """
+        _check_segments(request.segments, settings)
+        result = await backend.embed(request.upsert())
+        return EmbedResponse(
+            media_item_id=request.media_item_id,
+            embedding_type=request.embedding_type,
+            embeddings_created=result.stored,
+            changed=result.changed,
+            removed=result.removed,
+            truncated=result.truncated,
+        )
+
+    @app.delete(
+        "/media/{media_item_id:path}",
+        responses=_WRITE,
+        tags=["store"],
+        summary="Remove a media item",
+    )
+    async def delete_media(
+        media_item_id: MediaItemId, embedding_type: EmbeddingType | None = None
+    ) -> DeleteResponse:
+        """Removes the segments of one type, or of all, and says how many there were."""
+        deleted = await backend.delete(DeleteMedia(media_item_id, embedding_type))
+        return DeleteResponse(
+            media_item_id=media_item_id, embedding_type=embedding_type, embeddings_deleted=deleted
+        )
+
+    @app.post(
+        "/search",
+        response_model=SearchResponse,
+        responses=_READ,
+        tags=["search"],
+        summary="Search one index",
+    )
+    async def search(request: SearchRequest) -> Response:
+        """The stored segments whose meaning is nearest to the query, best first."""
+        return await find(
+            request.query, request.embedding_type, request.top_k, request.min_similarity
+        )
+
+    def add_search_route(path: str, embedding_type: EmbeddingType) -> None:
+        @app.get(
+            path,
+            response_model=SearchResponse,
+            responses=_READ,
+            tags=["search"],
+            summary=f"Search {path.rsplit('/', 1)[1]}",
+            name=f"search_{embedding_type}s",
+        )
+        async def search_type(
+            query: Question, top_k: TopK = 10, min_similarity: MinSimilarity = 0.0
+        ) -> Response:
+            """As `POST /search`, by URL."""
+            return await find(query, embedding_type, top_k, min_similarity)
+
+    for embedding_type in EmbeddingType:
+        add_search_route(f"/search/{embedding_type}s", embedding_type)
+
+    @app.get(
+        "/embeddings/search",
+        response_model=SearchResponse,
+        responses=_READ,
+        tags=["search"],
+        summary="Search, under the main API's route",
+    )
+    async def embeddings_search(
+        query: Question,
+        top_k: TopK = 10,
+        embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT,
+        min_similarity: MinSimilarity = 0.0,
+    ) -> Response:
+        """As `POST /search`, under the route by which the pipeline's main API offers it."""
+        return await find(query, embedding_type, top_k, min_similarity)
+
+    @app.get(
+        "/stats",
+        responses=problem_responses(NotReady, DeadlineExceeded),
+        tags=["operations"],
+        summary="Model and number of vectors",
+    )
+    async def stats() -> StatsResponse:
+        return _stats_response(await backend.stats())
+
+    @app.get("/health", response_model=HealthResponse, tags=["operations"], summary="Health")
+    @app.get("/health/ready", response_model=HealthResponse, tags=["operations"], summary="Ready")
+    async def health(response: Response) -> HealthResponse:
+        """Encodes and searches for real; 503 with the reason if a request could not be served."""
+        try:
+            counts = await backend.check()
+        except ServiceError as error:
+            response.status_code = 503
+            return HealthResponse(status="unhealthy", reason=f"{error.title}: {error.detail}")
+        return HealthResponse(status="healthy", stats=_stats_response(counts))
+
+    @app.get("/health/live", tags=["operations"], summary="Live")
+    async def live() -> LiveResponse:
+        """The process answers; says nothing about whether it can search."""
+        return LiveResponse()
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("/docs")
+
+    _describe_problems(app)
+    return app
+
+
+def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -> None:
+    if len(segments) > settings.embeddings_max_segments:
+        raise InvalidInput(
+            f"the request has {len(segments)} segments; at most {settings.embeddings_max_segments} "
+            "(EMBEDDINGS_MAX_SEGMENTS) are allowed, split it into several"
+        )
+    for position, segment in enumerate(segments):
+        _check_text(f"the text of segment {position}", segment.text, settings)
+
+
+def _check_text(what: str, text: str, settings: Settings) -> None:
+    if len(text) > settings.embeddings_max_text_chars:
+        raise InvalidInput(
+            f"{what} has {len(text)} characters; at most {settings.embeddings_max_text_chars} "
+            "(EMBEDDINGS_MAX_TEXT_CHARS) are allowed"
+        )
+
+
+def _stats_response(stats: IndexStats) -> StatsResponse:
+    return StatsResponse(
+        model_name=stats.model.name,
+        embedding_dimension=stats.model.dimension,
+        transcript_vectors=stats.vectors[EmbeddingType.TRANSCRIPT],
+        frame_vectors=stats.vectors[EmbeddingType.FRAME],
+        clip_vectors=stats.vectors[EmbeddingType.CLIP],
+        total_vectors=sum(stats.vectors.values()),
+    )
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Put the Problem schema into the OpenAPI document, and no error shape that isn't used."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            components = document["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                components.pop(name, None)
+            definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            components |= definition.pop("$defs", {}) | {"Problem": definition}
+        return app.openapi_schema or generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,199 @@
+"""Runs the service on this machine in the foreground, with sample data: what `make run` does.
+
+`serve run` does the serving, as a child process. This adds what a first run wants: settings of
+Ray's own that suit one machine, sample data in an empty store, and a Ctrl-C that ends everything
+in seconds and leaves no process behind.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+
+RAY_ENVIRONMENT = {
+    # Serve's fast proxy and transport; Ray wants both or neither.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A cluster keeps a leaving replica reachable for 30 s. Here nobody else routes to it, and
+    # Ctrl-C would wait for it, and cut the index off before it has closed its folder.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+    # The fast transport keeps log lines back, in memory and off the console.
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+}
+
+START_TIMEOUT_S = 300
+LOAD_BATCH = 100
+EXAMPLES = (
+    ("transcript", "relative strength index overbought"),
+    ("frame", "price chart with a moving average crossover"),
+    ("clip", "how much of my account should I risk on one trade?"),
+)
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Start, load, show examples, and serve until Ctrl-C; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--config", type=Path, default=Path("serve_config.yaml"))
+    parser.add_argument("--samples", type=Path, default=Path("data/samples"))
+    parser.add_argument("--url", default="http://127.0.0.1:8004")
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    child = _start(options.config)
+    try:
+        with httpx.Client(base_url=options.url, timeout=120) as client:
+            _wait_until_ready(client, child)
+            if client.get("/stats").json()["total_vectors"] == 0:
+                _load_samples(client, options.samples)
+            _show_examples(client)
+        _show_directions(options.url)
+        return child.wait()
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        console.print("\nStopping …")
+        return 0
+    except _StartError as error:
+        console.print(f"[red]{error}[/red]")
+        return 1
+    finally:
+        _stop(child)
+
+
+class _StartError(Exception):
+    """The service didn't come up."""
+
+
+def _start(config: Path) -> subprocess.Popen[bytes]:
+    serve = Path(sys.executable).with_name("serve")
+    return subprocess.Popen(
+        [serve, "run", str(config)],
+        env={**RAY_ENVIRONMENT, **os.environ},
+        # The terminal's Ctrl-C is for this process only, which then stops the child in order.
+        start_new_session=True,
+        preexec_fn=_accept_interrupts,
+    )
+
+
+def _accept_interrupts() -> None:
+    """Undo what a shell does to the jobs that it starts in the background: ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _wait_until_ready(client: httpx.Client, child: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    reason = "no answer"
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise _StartError("The service ended while it started; the lines above tell why.")
+        with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
+            response = client.get("/health/ready")
+            if response.status_code == httpx.codes.OK:
+                return
+            reason = response.json()["reason"]
+        time.sleep(0.2)
+    raise _StartError(f"The service isn't ready after {START_TIMEOUT_S} s: {reason}")
+
+
+def _load_samples(client: httpx.Client, folder: Path) -> None:
+    started = time.monotonic()
+    loaded = 0
+    for embedding_type in ("transcript", "frame", "clip"):
+        by_media_item: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        with (folder / f"{embedding_type}s.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                segment = json.loads(line)
+                by_media_item[segment.pop("media_item_id")].append(segment)
+        for media_item_id, segments in by_media_item.items():
+            for batch in _batches(segments):
+                response = client.post(
+                    "/embed",
+                    json={
+                        "media_item_id": media_item_id,
+                        "embedding_type": embedding_type,
+                        "segments": batch,
+                    },
+                )
+                response.raise_for_status()
+                loaded += response.json()["embeddings_created"]
+    console.print(f"Loaded {loaded} sample segments in {time.monotonic() - started:.1f} s.")
+
+
+def _batches(segments: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    rest = iter(segments)
+    while batch := list(itertools.islice(rest, LOAD_BATCH)):
+        yield batch
+
+
+def _show_examples(client: httpx.Client) -> None:
+    for embedding_type, query in EXAMPLES:
+        request = {"query": query, "embedding_type": embedding_type, "top_k": 3}
+        results = client.post("/search", json=request).raise_for_status().json()["results"]
+        console.print(f"\n[bold]{query}[/bold] [dim]in {embedding_type}s[/dim]")
+        for result in results:
+            segment = result["metadata"]
+            console.print(
+                f"  {result['similarity']:.2f}  {segment['media_item_id']} at "
+                f"{_clock(segment['start_time'])}  {segment['text']}",
+                overflow="ellipsis",
+                no_wrap=True,
+                markup=False,
+            )
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "--:--"
+    return f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
+
+
+def _show_directions(url: str) -> None:
+    console.print(
+        f"""
+The service is up.
+  API, to read and try     {url}/docs
+  A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'
+  Stop                     Ctrl-C; everything stored stays
+  Remove all stored data   make clear, after stopping
+""",
+        markup=False,
+    )
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it started, in order if it can, within about 9 s if not."""
+    family: set[psutil.Process] = set()
+    for number, patience_s in ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):
+        if child.poll() is not None:
+            break
+        child.send_signal(number)
+        deadline = time.monotonic() + patience_s
+        while child.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # Noted while their parents live: later nothing would tell whose they were.
+                family.update(psutil.Process(child.pid).children(recursive=True))
+            time.sleep(0.2)
+    for process in family:
+        # psutil compares start times, so a number that went to another process is spared.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

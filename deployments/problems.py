@@ -1,0 +1,98 @@
+"""Errors as HTTP: RFC 9457 problem documents, made in this one place."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from deployments.core.errors import InvalidInput, ServiceError
+from deployments.core.schemas import Problem, field_problems
+
+logger = logging.getLogger("ray.serve.problems")
+
+MEDIA_TYPE = "application/problem+json"
+MAX_PROBLEMS = 20
+
+
+def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The problem as a response with its own status and media type."""
+    return JSONResponse(
+        problem.model_dump(exclude_none=True), problem.status, headers, media_type=MEDIA_TYPE
+    )
+
+
+def error_response(error: ServiceError) -> Response:
+    """The response for one of the service's errors."""
+    problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
+    retry = error.retry_after_s
+    return problem_response(problem, None if retry is None else {"Retry-After": str(retry)})
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error, expected or not, with a problem document."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of what a route may answer besides success."""
+    kinds: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        title = error.title
+        if error.status in kinds:
+            title = f"{kinds[error.status]['description']}, or: {title}"
+        kinds[error.status] = {
+            "description": title,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    return kinds
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    return error_response(error)
+
+
+async def _validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = list(field_problems(error.errors()))
+    shown = [f"{problem.location}: {problem.message}" for problem in problems[:3]]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    return problem_response(
+        Problem(
+            title=InvalidInput.title,
+            status=InvalidInput.status,
+            detail="; ".join(shown),
+            code=InvalidInput.code,
+            errors=problems[:MAX_PROBLEMS],
+        )
+    )
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    """What the framework answers itself: unknown routes, wrong methods, unreadable bodies."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return problem_response(
+        Problem(
+            title=status.phrase,
+            status=status,
+            detail=str(error.detail),
+            code=status.name.lower(),
+        ),
+        dict(error.headers) if error.headers else None,
+    )
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(ServiceError("the service failed; its log has the reason"))

@@ -1,0 +1,68 @@
+import pytest
+
+from deployments.core.errors import SettingsError
+from deployments.core.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch):
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_args_win_over_the_environment_and_the_environment_over_the_defaults(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMBEDDING_DEVICE", "cpu")
+    monkeypatch.setenv("FAISS_INDEX_DIR", str(tmp_path / "from_environment"))
+    settings = Settings.load({"faiss_index_dir": str(tmp_path / "from_args")})
+    assert settings.faiss_index_dir == tmp_path / "from_args"
+    assert settings.embedding_device == "cpu"
+    assert settings.embedding_model == "all-MiniLM-L6-v2"
+
+
+def test_the_folder_is_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Settings.load().faiss_index_dir == tmp_path / "data/processed/faiss"
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    monkeypatch.setenv("EMBEDDING_MODEL", "")
+    assert Settings.load().embedding_model == "all-MiniLM-L6-v2"
+
+
+def test_variables_that_others_set_are_left_alone(monkeypatch):
+    monkeypatch.setenv("EMBEDDINGS_SERVICE_URL", "http://localhost:8004")
+    monkeypatch.setenv("EMBEDDINGS_SERVICE_PORT_8004_TCP", "tcp://10.0.0.1:8004")
+    Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("args", "environment", "expected"),
+    [
+        ({"embeding_model": "x"}, {}, ["embeding_model", "from args", "embedding_model?"]),
+        ({"zzz": 1}, {}, ["zzz", "known: embedding_model"]),
+        ({}, {"EMBEDDING_MODLE": "x"}, ["EMBEDDING_MODLE", "environment", "EMBEDDING_MODEL?"]),
+        ({}, {"EMBEDDINGS_WORKERS": "0"}, ["EMBEDDINGS_WORKERS='0'", "greater than or equal to 1"]),
+        ({}, {"EMBEDDINGS_WORKERS": "two"}, ["EMBEDDINGS_WORKERS='two'", "integer"]),
+        ({}, {"EMBEDDING_DEVICE": "gpu"}, ["EMBEDDING_DEVICE='gpu'", "'cpu', 'cuda'"]),
+        ({}, {"EMBEDDING_MODEL": "  "}, ["EMBEDDING_MODEL='  '", "at least 1 character"]),
+        ({"embeddings_timeout_s": "nan"}, {}, ["embeddings_timeout_s='nan'"]),
+        ({"faiss_index_dir": 5}, {}, ["faiss_index_dir=5"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(
+    monkeypatch, args, environment, expected
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as raised:
+        Settings.load(args)
+    for part in expected:
+        assert part in str(raised.value)
+
+
+def test_all_wrong_settings_are_named_at_once(monkeypatch):
+    monkeypatch.setenv("EMBEDDINGS_WORKERS", "0")
+    with pytest.raises(SettingsError) as raised:
+        Settings.load({"embedding_device": "gpu", "nonsense": 1})
+    for name in ("EMBEDDINGS_WORKERS", "embedding_device", "nonsense"):
+        assert name in str(raised.value)
