@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import yaml
 from rich.console import Console
 
 RAY_ENVIRONMENT = {
@@ -51,44 +52,63 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--config", type=Path, default=Path("serve_config.yaml"))
     parser.add_argument("--samples", type=Path, default=Path("data/samples"))
-    parser.add_argument("--url", default="http://127.0.0.1:8004")
+    parser.add_argument("--log", type=Path, default=Path("data/processed/serve.log"))
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    child = _start(options.config)
+    url = url_of(options.config)
+    console.print(f"Starting Ray Serve; its log is {options.log} …", markup=False)
+    child = start(options.config, options.log)
     try:
-        with httpx.Client(base_url=options.url, timeout=120) as client:
-            _wait_until_ready(client, child)
+        wait_until_ready(url, child)
+        with httpx.Client(base_url=url, timeout=120) as client:
             if client.get("/stats").json()["total_vectors"] == 0:
                 _load_samples(client, options.samples)
             _show_examples(client)
-        _show_directions(options.url)
-        return child.wait()
+        _show_directions(url, options.log)
+        child.wait()
+        raise StartError("The service ended by itself.")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         console.print("\nStopping …")
         return 0
-    except _StartError as error:
-        console.print(f"[red]{error}[/red]")
+    except StartError as error:
+        console.print(f"{error} The end of {options.log}:\n", style="red", markup=False)
+        console.print(_tail(options.log), markup=False)
         return 1
     finally:
-        _stop(child)
+        stop(child)
 
 
-class _StartError(Exception):
+def url_of(config: Path) -> str:
+    """Where the service of a configuration file answers on this machine."""
+    http = yaml.safe_load(config.read_text(encoding="utf-8")).get("http_options", {})
+    host = http.get("host", "127.0.0.1")
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{http.get('port', 8000)}"
+
+
+class StartError(Exception):
     """The service didn't come up."""
 
 
-def _start(config: Path) -> subprocess.Popen[bytes]:
+def start(
+    config: Path, log: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `serve run` on a Ray of its own; what it prints is appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     serve = Path(sys.executable).with_name("serve")
-    return subprocess.Popen(
-        [serve, "run", str(config)],
-        env={**RAY_ENVIRONMENT, **os.environ},
-        # The terminal's Ctrl-C is for this process only, which then stops the child in order.
-        start_new_session=True,
-        preexec_fn=_accept_interrupts,
-    )
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [serve, "run", "--address", "local", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**RAY_ENVIRONMENT, **os.environ, **(environment or {})},
+            # The terminal's Ctrl-C is for this process only, which then stops the child in order.
+            start_new_session=True,
+            preexec_fn=_accept_interrupts,
+        )
 
 
 def _accept_interrupts() -> None:
@@ -96,19 +116,22 @@ def _accept_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _wait_until_ready(client: httpx.Client, child: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def wait_until_ready(
+    url: str, child: subprocess.Popen[bytes], timeout_s: float = START_TIMEOUT_S
+) -> None:
+    """Return when a request can be served. Raises StartError if the child ends or time is up."""
+    deadline = time.monotonic() + timeout_s
     reason = "no answer"
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise _StartError("The service ended while it started; the lines above tell why.")
+            raise StartError("The service ended while it started.")
         with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
-            response = client.get("/health/ready")
+            response = httpx.get(f"{url}/health/ready", timeout=10)
             if response.status_code == httpx.codes.OK:
                 return
             reason = response.json()["reason"]
         time.sleep(0.2)
-    raise _StartError(f"The service isn't ready after {START_TIMEOUT_S} s: {reason}")
+    raise StartError(f"The service isn't ready after {timeout_s:g} s: {reason}")
 
 
 def _load_samples(client: httpx.Client, folder: Path) -> None:
@@ -163,20 +186,27 @@ def _clock(seconds: float | None) -> str:
     return f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
 
 
-def _show_directions(url: str) -> None:
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
+
+
+def _show_directions(url: str, log: Path) -> None:
     console.print(
         f"""
 The service is up.
   API, to read and try     {url}/docs
   A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'
+  State of its parts       RAY_AUTH_MODE=token .venv/bin/serve status
+  Log                      {log}
   Stop                     Ctrl-C; everything stored stays
   Remove all stored data   make clear, after stopping
 """,
         markup=False,
+        soft_wrap=True,
     )
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def stop(child: subprocess.Popen[bytes]) -> None:
     """End the child and whatever it started, in order if it can, within about 9 s if not."""
     family: set[psutil.Process] = set()
     for number, patience_s in ((signal.SIGINT, 6.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0)):

@@ -1,13 +1,17 @@
 """What can be told about an index folder before anything in it is opened for writing."""
 
+import logging
 import os
 from pathlib import Path
 
-from . import checkpoint, store
+from . import checkpoint
 from .durable_files import Disk
 from .errors import LegacyFolder, StoreDamaged
 from .segments import EmbeddingType
 from .storage_errors import translated
+from .store_inspection import FILE_NAME, exists
+
+log = logging.getLogger(__name__)
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs"}
 
@@ -18,7 +22,7 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
     LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints of this
     one, whose store is gone.
     """
-    if store.exists(folder):
+    if exists(folder):
         return
     ours: list[str] = []
     old: list[str] = []
@@ -32,14 +36,26 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
                 old.append(pickle.name)
     if ours:
         raise StoreDamaged(
-            f"{folder} has {', '.join(ours)} but no {store.FILE_NAME}, which holds the segments. "
-            f"Restore {store.FILE_NAME} from a backup; or, to start empty, delete the "
+            f"{folder} has {', '.join(ours)} but no {FILE_NAME}, which holds the segments. "
+            f"Restore {FILE_NAME} from a backup; or, to start empty, delete the "
             "*_index.faiss files and send the media items again."
         )
     if old:
         raise LegacyFolder(
             f"{folder} holds files of the service that this one replaces ({', '.join(old)}). Run "
             f"`embeddings-service import-legacy` once, or choose another FAISS_INDEX_DIR."
+        )
+
+
+def warn_of_network_file_system(folder: Path) -> None:
+    """Log a warning if the folder is on a network file system."""
+    kind = network_file_system(folder)
+    if kind is not None:
+        log.warning(
+            "%s is on a network file system (%s), where SQLite's locking can't be trusted: put "
+            "FAISS_INDEX_DIR on a local disk or a block volume.",
+            folder,
+            kind,
         )
 
 

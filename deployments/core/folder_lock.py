@@ -19,15 +19,13 @@ _RECORD_BYTES = 1024
 class FolderLock:
     """An exclusive flock on `<folder>/.lock`, gone with its process however that ends.
 
-    The file also says who holds it (process id, host, start time) and which commit the store was
-    at, so that a store that lost commits is noticed at the next start. It stays when released.
+    The file says who took it last (process id, host, start time), and stays when released.
     Raises StoreUnwritable if the folder can't be made or the file can't be opened.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ".lock"
         self._descriptor: int | None = None
-        self._owner: dict[str, Any] = {}
 
     @property
     def held(self) -> bool:
@@ -50,12 +48,7 @@ class FolderLock:
                 os.close(descriptor)
                 raise
         self._descriptor = descriptor
-        self._owner = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        self._write(self._read())
+        self._write(descriptor)
         return True
 
     def holder(self) -> str:
@@ -64,17 +57,6 @@ class FolderLock:
         if "pid" not in record:
             return "an unknown process"
         return f"process {record['pid']} on host {record.get('host')} since {record.get('started')}"
-
-    def last_commit(self, store_id: str) -> int:
-        """The highest commit recorded for this store, 0 if none is known."""
-        record = self._read()
-        commit_id = record.get("commit_id")
-        known = record.get("store_id") == store_id and isinstance(commit_id, int)
-        return commit_id if known and commit_id is not None else 0
-
-    def record_commit(self, store_id: str, commit_id: int) -> None:
-        """Note that the store is at `commit_id`. Not synced: it must outlive the process only."""
-        self._write({"store_id": store_id, "commit_id": commit_id})
 
     def release(self) -> None:
         """Give the lock up; harmless if it isn't held."""
@@ -89,15 +71,16 @@ class FolderLock:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _write(self, commit: dict[str, Any]) -> None:
-        if self._descriptor is None:
-            return
-        kept = {key: commit[key] for key in ("store_id", "commit_id") if key in commit}
-        # One write of a fixed length: a reader never sees the end of an older, longer record.
-        record = json.dumps(self._owner | kept).encode().ljust(_RECORD_BYTES)
-        # The lock holds whether or not its message could be written.
+    def _write(self, descriptor: int) -> None:
+        record = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        # The lock holds whether or not its message could be written. One write of a fixed
+        # length: a reader never sees the end of an older, longer record.
         with suppress(OSError):
-            os.pwrite(self._descriptor, record, 0)
+            os.pwrite(descriptor, json.dumps(record).encode().ljust(_RECORD_BYTES), 0)
 
     def __enter__(self) -> "FolderLock":
         if not self.try_acquire():

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol
 
-from .errors import NotReady, Overloaded, ServiceError
+from .errors import NotReady, Overloaded, ServiceError, StoreFull
 from .segments import DeleteMedia, Upsert, UpsertResult
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,11 @@ class GroupCommit:
         try:
             outcomes = self._index.apply([operation for operation, _ in group])
         except BaseException as error:
+            if isinstance(error, StoreFull) and len(group) > 1:
+                # One large write must not keep out small ones that fit.
+                for pending in group:
+                    self._apply([pending])
+                return
             if not isinstance(error, ServiceError):
                 log.exception("A group of %d writes failed unexpectedly.", len(group))
             for _, future in group:

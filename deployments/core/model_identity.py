@@ -45,15 +45,13 @@ def read_identity(name: str, folder: Path) -> ModelIdentity:
 
     Raises ModelNotFound if a file is missing and ModelCorrupt if one can't be read.
     """
-    modules = _read_json(folder / "modules.json")
-    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ModelCorrupt(f"{folder / 'modules.json'} is not a list of modules")
-    parts = [_module(folder, module) for module in modules]
+    modules = _read_modules(folder)
+    parts = [_module(kind, files) for kind, files in modules]
     decides = {
         "version": FINGERPRINT_VERSION,
         "modules": parts,
         "max_tokens": read_max_tokens(folder),
-        "vocabulary": _vocabulary(folder),
+        "vocabulary": _vocabulary(_input_files(modules)),
         "prompts": _prompts(folder),
     }
     canonical = json.dumps(decides, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
@@ -64,7 +62,8 @@ def read_identity(name: str, folder: Path) -> ModelIdentity:
 
 def read_max_tokens(folder: Path) -> int | None:
     """The most tokens of a text as sentence-transformers decides it, None if there is no limit."""
-    config = _first_json(folder, _TRANSFORMER_CONFIGS)
+    files = _input_files(_read_modules(folder))
+    config = _first_json(files, _TRANSFORMER_CONFIGS)
     limit = config.get("max_seq_length")
     if limit is None:
         arguments = config.get("processor_kwargs") or config.get("tokenizer_args") or {}
@@ -72,25 +71,39 @@ def read_max_tokens(folder: Path) -> int | None:
     if limit is not None:
         return int(limit)
     limits = [
-        _first_json(folder, ["tokenizer_config.json"]).get("model_max_length"),
-        _first_json(folder, ["config.json"]).get("max_position_embeddings"),
+        _first_json(files, ["tokenizer_config.json"]).get("model_max_length"),
+        _first_json(files, ["config.json"]).get("max_position_embeddings"),
     ]
     # Without a limit, tokenizer_config.json says 1e30; XLNet says -1 positions.
     usable = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(usable, default=None)
 
 
-def _module(folder: Path, module: Json) -> Json:
-    """The part of a fingerprint that a module of modules.json contributes."""
-    path = str(module.get("path", ""))
-    if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise ModelCorrupt(f"modules.json names the path {path!r}, which leaves the model's folder")
-    kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-    files = folder / path
+def _read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """Class name and folder of each module that modules.json lists."""
+    modules = _read_json(folder / "modules.json")
+    found = []
+    for module in modules if isinstance(modules, list) else [None]:
+        if not isinstance(module, dict) or not isinstance(path := module.get("path"), str):
+            raise ModelCorrupt(f"{folder / 'modules.json'} is not a list of modules with paths")
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ModelCorrupt(f"modules.json names {path!r}, which leaves the model's folder")
+        found.append((str(module.get("type")).rsplit(".", 1)[-1], folder / path))
+    if not found:
+        raise ModelCorrupt(f"{folder / 'modules.json'} lists no modules")
+    return found
+
+
+def _input_files(modules: list[tuple[str, Path]]) -> Path:
+    """The folder of the module that reads text, with its tokenizer."""
+    return modules[0][1]
+
+
+def _module(kind: str, files: Path) -> Json:
+    """What a module contributes to the fingerprint."""
     if kind == "Transformer":
         lower = bool(_first_json(files, _TRANSFORMER_CONFIGS).get("do_lower_case", False))
-        hidden = _first_json(files, ["config.json"]).get("hidden_size")
-        return {"kind": kind, "weights": _weights(files), "lower": lower, "hidden": hidden}
+        return {"kind": kind, "weights": _weights(files), "lower": lower}
     if kind == "Pooling":
         config = _read_json(files / "config.json")
         inputs = config.get("embedding_dimension", config.get("word_embedding_dimension"))
@@ -116,7 +129,7 @@ def _module(folder: Path, module: Json) -> Json:
         for file in sorted(files.rglob("*"))
         if file.is_file() and (file.suffix == ".json" or file.name in _WEIGHT_FILES)
     }
-    return {"kind": kind, "type": module.get("type"), "files": everything}
+    return {"kind": kind, "files": everything}
 
 
 def _dimension(parts: list[Json]) -> int | None:

@@ -56,8 +56,8 @@ def recover(
     if loaded.flaw is Flaw.NEWER:
         raise StoreDamaged(
             f"{loaded.reason}: store.sqlite3 was replaced by an older copy, or its -wal file was "
-            "removed. Restore both; or, if the older state is what you want, delete .lock and the "
-            f"*_index.faiss files of {path.parent}."
+            "removed. Restore both; or, if the older state is what you want, delete "
+            f"store.last_commit and the *_index.faiss files of {path.parent}."
         )
     add_from_store(reader, collection, live, expected.dimension)
     nothing_lost = loaded.flaw is Flaw.MISSING and len(live) == 0

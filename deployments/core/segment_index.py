@@ -2,22 +2,22 @@
 
 import logging
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from . import checkpoint, folder_check, recovery, segment_writes, store_check
-from .checkpoint_schedule import CheckpointSchedule
-from .collection import Collection, Snapshot
+from . import folder_check, recovery, segment_writes, store_check
+from .collection import Collection
+from .commit_mark import CommitMark
 from .durable_files import Disk, remove_temporary_files
 from .errors import NotReady, ServiceError, StoreDamaged, StoreError
 from .folder_lock import FolderLock
 from .hydration import check_searches, find_hits
+from .index_checkpoints import IndexCheckpoints
+from .published_state import PublishedState, State
 from .segment_writes import Change, Changes
 from .segments import (
     DeleteMedia,
@@ -40,16 +40,7 @@ log = logging.getLogger(__name__)
 Operation = Upsert | DeleteMedia
 Outcome = UpsertResult | int | ServiceError
 
-_PUBLISH_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What readers see: the store's commit and the snapshots that belong to it."""
-
-    commit_id: int
-    last_sequence: int
-    snapshots: Mapping[EmbeddingType, Snapshot]
+_PUBLISH_TIMEOUT_S = 5.0
 
 
 class SegmentIndex:
@@ -62,20 +53,19 @@ class SegmentIndex:
     def __init__(
         self, folder: Path, model: ModelIdentity, lock: FolderLock, store: Store, disk: Disk
     ) -> None:
+        """Take over a held lock and an open store; use `open` instead."""
         self.folder = folder
         self.model = model
         self._lock = lock
         self._store = store
-        self._disk = disk
+        self._mark = CommitMark(folder, store.store_id)
+        self._checkpoints = IndexCheckpoints(folder, model, store.store_id, disk)
         self._writing = threading.Lock()
-        self._checkpointing = threading.Lock()
-        self._published = threading.Condition()
+        self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
-        self._schedule = CheckpointSchedule()
         self._rebuilt: dict[EmbeddingType, str] = {}
         self._behind = False
         self._closed = False
-        self._state = _State(0, 0, {})
 
     @classmethod
     def open(
@@ -87,7 +77,8 @@ class SegmentIndex:
     ) -> "SegmentIndex":
         """Open a folder's index, or start an empty one in a new folder.
 
-        `lock` may be held already or not; the index releases it when closed. Raises FolderLocked
+        `lock` may be held already or not; the index releases it when closed, or when
+        it can't be opened. Raises FolderLocked
         if another process writes here, LegacyFolder for the files of the old service,
         StoreMismatch for another model or a newer version, StoreDamaged and StoreUnwritable.
         In none of these cases is anything but the lock file written.
@@ -97,17 +88,11 @@ class SegmentIndex:
         with ExitStack() as opened:
             held = opened.enter_context(lock or FolderLock(folder))
             folder_check.refuse_without_store(folder, disk)
-            network = folder_check.network_file_system(folder)
-            if network:
-                log.warning(
-                    "%s is on a network file system (%s), where SQLite's locking can't be "
-                    "trusted: put FAISS_INDEX_DIR on a local disk or a block volume.",
-                    folder,
-                    network,
-                )
+            folder_check.warn_of_network_file_system(folder)
             store = Store.open(folder, dict.fromkeys(EmbeddingType, model))
             opened.callback(store.close)
             index = cls(folder, model, held, store, disk)
+            opened.callback(index._mark.close)
             index._recover()
             with translated(f"Cannot tidy {folder}"):
                 remove_temporary_files(folder)
@@ -118,46 +103,23 @@ class SegmentIndex:
         with self._store.reading() as reader:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
             self._require_all_commits(commit_id)
-            for kind, collection in self._collections.items():
-                path = checkpoint.path_of(self.folder, kind)
-                expected = self._stamp(kind, 0, commit_id, last_sequence)
-                found = recovery.recover(reader, path, expected, collection, self._disk)
-                if found.flaw:
-                    self._rebuilt[kind] = found.flaw
-                    log.warning("%s: its index was rebuilt from the store.", found.flaw)
-                if found.changed_rows or not found.has_file:
-                    self._schedule.changed(kind, found.changed_rows)
+            self._rebuilt = self._checkpoints.recover(reader, self._collections)
         self._publish(commit_id, last_sequence)
 
     def _require_all_commits(self, commit_id: int) -> None:
-        recorded = self._lock.last_commit(self._store.store_id)
+        recorded = self._mark.read()
         if recorded > commit_id:
             raise StoreDamaged(
                 f"store.sqlite3 in {self.folder} is at commit {commit_id}, but commit {recorded} "
                 "was made durable in it: it was replaced by an older copy, or its -wal file was "
-                "removed. Restore both; or, if the older state is what you want, delete .lock and "
-                "the *_index.faiss files."
+                "removed. Restore both; or, if the older state is what you want, delete "
+                "store.last_commit and the *_index.faiss files."
             )
-
-    def _stamp(
-        self, kind: EmbeddingType, rows: int, commit_id: int, last_sequence: int
-    ) -> checkpoint.Stamp:
-        return checkpoint.Stamp(
-            kind.value,
-            self.model.fingerprint,
-            self.model.dimension,
-            rows,
-            last_sequence,
-            self._store.store_id,
-            commit_id,
-        )
 
     def _publish(self, commit_id: int, last_sequence: int) -> None:
         snapshots = {kind: each.snapshot for kind, each in self._collections.items()}
-        with self._published:
-            self._state = _State(commit_id, last_sequence, snapshots)
-            self._published.notify_all()
-        self._lock.record_commit(self._store.store_id, commit_id)
+        self._published.publish(State(commit_id, last_sequence, snapshots))
+        self._mark.record(commit_id)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -167,9 +129,9 @@ class SegmentIndex:
         """Carry out operations in order, in one durable transaction.
 
         Each sees the effects of those before it. One that is wrong changes nothing and has its
-        error (InvalidInput) in its place. Returns UpsertResult for an Upsert and the number of
-        removed segments for a DeleteMedia. Raises StoreError if the transaction could not be made
-        durable; nothing of it is applied then. Raises NotReady after close().
+        error in its place, most often InvalidInput. Returns UpsertResult for an Upsert and the
+        number of removed segments for a DeleteMedia. Raises StoreError if the transaction could
+        not be made durable; nothing of it is applied then. Raises NotReady after close().
         """
         with self._writing:
             self._require_open()
@@ -200,11 +162,11 @@ class SegmentIndex:
             differing = {
                 kind: recovery.catch_up(reader, kind, collection, self.model.dimension)
                 for kind, collection in self._collections.items()
-                if commit_id != self._state.commit_id
+                if commit_id != self._published.current.commit_id
             }
         self._publish(commit_id, last_sequence)
         for kind, rows in differing.items():
-            self._schedule.changed(kind, rows)
+            self._checkpoints.schedule.changed(kind, rows)
         self._behind = False
 
     def _carry_out(self, writer: StoreWriter, operation: Operation, changes: Changes) -> Outcome:
@@ -217,11 +179,13 @@ class SegmentIndex:
                     made = {prepared.embedding_type: change}
                 else:
                     outcome, made = segment_writes.delete_media(writer, operation)
-        except StoreError:
-            raise
         except ServiceError as error:
+            if not writer.intact:
+                raise
             return error
         except Exception as error:
+            if not writer.intact:
+                raise
             log.exception("An operation failed unexpectedly.")
             return ServiceError(f"The operation failed: {type(error).__name__}: {error}")
         for kind, change in made.items():
@@ -238,7 +202,7 @@ class SegmentIndex:
         self._publish(commit_id, last_sequence)
         # After publishing, so that a checkpoint never counts rows that its snapshot lacks.
         for kind, rows in changed_rows.items():
-            self._schedule.changed(kind, rows)
+            self._checkpoints.schedule.changed(kind, rows)
 
     def delete_media(self, media_item_id: Id, embedding_type: EmbeddingType | None = None) -> int:
         """Remove a media item's segments, of one type or of all; returns how many there were.
@@ -262,31 +226,15 @@ class SegmentIndex:
         if not searches:
             return []
         queries = check_searches(searches, queries, self.model.dimension)
-        deadline = time.monotonic() + _PUBLISH_TIMEOUT_S
         while True:
             with self._store.reading() as reader:
-                state = self._state_at(reader.commit_id(), deadline)
+                state = self._published.at(reader.commit_id(), _PUBLISH_TIMEOUT_S)
                 if state is not None:
                     return find_hits(reader, state.snapshots, searches, queries)
 
-    def _state_at(self, commit_id: int, deadline: float) -> _State | None:
-        """The published state of this commit; None if a later one was published already."""
-        state = self._state
-        if state.commit_id < commit_id:
-            # Durable already, and about to be published.
-            with self._published:
-                self._published.wait_for(
-                    lambda: self._state.commit_id >= commit_id,
-                    timeout=deadline - time.monotonic(),
-                )
-                state = self._state
-        if state.commit_id < commit_id:
-            raise NotReady("The index is catching up with its store.")
-        return state if state.commit_id == commit_id else None
-
     def stats(self) -> IndexStats:
         """Model, rows by type, last sequence number, and what was rebuilt at the start."""
-        state = self._state
+        state = self._published.current
         return IndexStats(
             self.model,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
@@ -296,54 +244,46 @@ class SegmentIndex:
 
     def checkpoint_due(self) -> bool:
         """Whether enough has changed, or been quiet for long enough, to write checkpoints."""
-        return self._schedule.due(self.stats().vectors)
+        return self._checkpoints.schedule.due(self.stats().vectors)
 
     def checkpoint(self, force: bool = False) -> None:
         """Write the checkpoints of the types that changed, or of all; blocks no one else.
 
         Raises StoreUnwritable or StoreFull; the old checkpoint is then still there.
         """
-        with self._checkpointing:
-            self._require_open()
-            self._write_checkpoints(force)
-
-    def _write_checkpoints(self, force: bool) -> None:
-        # In this order: what is counted as pending is then surely in the state.
-        pending = self._schedule.pending()
-        state = self._state
-        for kind, snapshot in state.snapshots.items():
-            if kind in pending or force:
-                path = checkpoint.path_of(self.folder, kind)
-                stamp = self._stamp(kind, len(snapshot), state.commit_id, state.last_sequence)
-                with translated(f"Cannot write {path}"):
-                    checkpoint.write(path, stamp, snapshot.blocks(), self._disk)
-                self._schedule.written(kind, pending.get(kind, 0))
+        self._checkpoints.write(lambda: self._published.current, force=force)
 
     def verify(self) -> list[str]:
         """What is wrong with the store or differs from it in memory; reads everything."""
-        with self._writing, self._store.reading() as reader:
-            self._require_open()
-            found = store_check.problems(reader)
-            for kind, snapshot in self._state.snapshots.items():
-                if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind)):
-                    found.append(f"The {kind} index in memory has other rows than the store.")
-        return found
+        while True:
+            with self._store.reading() as reader:
+                state = self._published.at(reader.commit_id(), _PUBLISH_TIMEOUT_S)
+                if state is not None:
+                    return [
+                        *store_check.problems(reader, self.model.dimension),
+                        *(
+                            f"The {kind} index in memory has other rows than the store."
+                            for kind, snapshot in state.snapshots.items()
+                            if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind))
+                        ),
+                    ]
 
     def close(self) -> None:
         """Write checkpoints of what changed, close the store and release the lock.
 
         A checkpoint that can't be written is only logged: the store has everything.
         """
-        with self._writing, self._checkpointing:
+        with self._writing:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._write_checkpoints(force=False)
+                self._checkpoints.write(lambda: self._published.current, last=True)
             except StoreError as error:
                 log.warning("No checkpoint at the end: %s", error)
             finally:
                 self._store.close()
+                self._mark.close()
                 self._lock.release()
 
     def __enter__(self) -> "SegmentIndex":

@@ -1,5 +1,6 @@
 """Loads models with sentence-transformers and takes their tokenizers out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,22 @@ def model_prompts(model: Any) -> dict[TextKind, str]:
     }
 
 
+def model_max_tokens(model: Any) -> int:
+    """The most tokens of a text, NO_LIMIT if there is none."""
+    return int(min(model.max_seq_length or NO_LIMIT, NO_LIMIT))
+
+
 def depends_on_kind(model: Any) -> bool:
     """Whether equal token ids of a query and of a document can have different vectors."""
     from sentence_transformers.base.modules import Router
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    for module in model:
-        if isinstance(module, Router) or "task" in getattr(module, "forward_kwargs", ()):
-            return True
-        if isinstance(module, Pooling) and not module.include_prompt:
-            return any(model_prompts(model).values())
-    return False
+    return any(
+        isinstance(module, Router)
+        or "task" in getattr(module, "forward_kwargs", ())
+        or (isinstance(module, Pooling) and not module.include_prompt)
+        for module in model
+    )
 
 
 def model_tokenizer(model: Any) -> TextTokenizer | None:
@@ -77,15 +83,14 @@ def model_tokenizer(model: Any) -> TextTokenizer | None:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    first = model[0]
-    if not isinstance(first, Transformer):
+    if not isinstance(model[0], Transformer) or depends_on_kind(model):
         return None
-    fast = first.tokenizer
+    fast = model[0].tokenizer
     if not isinstance(fast, PreTrainedTokenizerFast) or fast.pad_token_id is None:
         return None
     tokenizer = TextTokenizer(
         Tokenizer.from_str(fast.backend_tokenizer.to_str()),
-        max_tokens=int(min(model.max_seq_length or NO_LIMIT, NO_LIMIT)),
+        max_tokens=model_max_tokens(model),
         prompts=model_prompts(model),
         pad_id=fast.pad_token_id,
         pad_left=fast.padding_side == "left",
@@ -115,3 +120,34 @@ def _feeds_the_same(model: Any, tokenizer: TextTokenizer, kind: TextKind) -> boo
         elif name not in made or not torch.equal(tensor.cpu(), made[name]):
             return False
     return True
+
+
+def token_counter(model: Any, kind: TextKind) -> Callable[[str], tuple[tuple[int, ...], bool]]:
+    """Token ids of a text, and whether it is cut, for models without a `model_tokenizer`.
+
+    Good for estimating costs. Words stand for tokens where the model has no fast tokenizer.
+    """
+    from sentence_transformers.base.modules import Router
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    module = model[0]
+    if isinstance(module, Router):
+        module = module.sub_modules[module._resolve_route(task=kind)][0]
+    tokenizer = getattr(module, "tokenizer", None)
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        tokenizer = tokenizer.backend_tokenizer
+    if not isinstance(tokenizer, Tokenizer):
+        return lambda text: ((0,) * max(1, len(text.split())), False)
+    counting = TextTokenizer(
+        Tokenizer.from_str(tokenizer.to_str()),
+        max_tokens=int(min(getattr(module, "max_seq_length", None) or NO_LIMIT, NO_LIMIT)),
+        prompts={},
+        pad_id=0,
+    )
+
+    def count(text: str) -> tuple[tuple[int, ...], bool]:
+        tokens = counting.tokenize([text], kind)[0]
+        return tokens.ids or (0,), tokens.truncated
+
+    return count

@@ -8,18 +8,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import schema_sql
-from .errors import NotReady, StoreDamaged, StoreMismatch, StoreUnwritable
+from .errors import NotReady, StoreUnwritable
 from .segments import EmbeddingType, ModelIdentity
 from .storage_errors import translated
+from .store_inspection import FILE_NAME, exists, require_ours
 from .store_sql import StoreReader, StoreWriter
 
-FILE_NAME = "store.sqlite3"
-
-_BUSY_TIMEOUT_MS = 5000
+_BUSY_TIMEOUT_S = 5.0
 _IDLE_READERS = 16
 _CLOSE_TIMEOUT_S = 10.0
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
-_QUICK_CHECK_BYTES = 256 * 1024 * 1024  # takes 0.1 s when cached, and grows with the file
 _APPLICATION_ID = 0x656D6273  # "embs", so that file(1) can tell what this is
 
 
@@ -51,7 +49,7 @@ class Store:
         store = cls(folder / FILE_NAME)
         known = exists(folder)
         if known:
-            _check(store._path, models)
+            require_ours(store._path, models)
         try:
             with translated(f"Cannot open {store._path}"):
                 store._writer = store._connect()
@@ -71,7 +69,7 @@ class Store:
             self._path,
             isolation_level=None,
             check_same_thread=False,
-            timeout=_BUSY_TIMEOUT_MS / 1000,
+            timeout=_BUSY_TIMEOUT_S,
         )
         try:
             # Both count only for a file that is still empty.
@@ -221,82 +219,3 @@ class Store:
                 with suppress(sqlite3.Error):
                     self._writer.close()
                 self._writer = None
-
-
-def exists(folder: Path) -> bool:
-    """Whether the folder has a store. An empty file is what a cut off first start leaves."""
-    path = folder / FILE_NAME
-    with translated(f"Cannot look for {path}"):
-        try:
-            if path.stat().st_size > 0:
-                return _has_tables(path)
-        except FileNotFoundError:
-            pass
-    return False
-
-
-@contextmanager
-def _untouched(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open for reading without changing a byte: of a store that isn't ours nothing is written."""
-    log = path.with_name(path.name + "-wal")
-    # Without a log SQLite would make one even to read, unless told that nobody writes.
-    mode = "mode=ro" if log.exists() and log.stat().st_size > 0 else "immutable=1"
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_MS / 1000
-    )
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _has_tables(path: Path) -> bool:
-    with _untouched(path) as connection:
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return bool(tables)
-
-
-def _check(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
-    with translated(f"Cannot read {path}"), _untouched(path) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if "meta" not in tables or "models" not in tables:
-            raise StoreDamaged(
-                f"{path} is an SQLite file, but not of this service. Move it away or choose "
-                "another FAISS_INDEX_DIR."
-            )
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        stored = {
-            name: (model, fingerprint, dimension)
-            for name, model, fingerprint, dimension in connection.execute(
-                "SELECT embedding_type, name, fingerprint, dimension FROM models"
-            )
-        }
-        flaw = "ok"
-        if path.stat().st_size <= _QUICK_CHECK_BYTES:
-            (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if flaw != "ok":
-        raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
-    lacking = {"format", "commit_id", "store_id"} - meta.keys()
-    if lacking:
-        raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. Restore a backup.")
-    if meta["format"] > schema_sql.FORMAT:
-        raise StoreMismatch(
-            f"{path} was written by a newer version of this service (format {meta['format']}, this one "
-            f"reads up to {schema_sql.FORMAT}). Start the newer version."
-        )
-    for embedding_type, model in models.items():
-        found = stored.get(embedding_type.value)
-        if found is None:
-            raise StoreDamaged(
-                f"{path} doesn't say which model its {embedding_type} vectors are of. Restore it "
-                "from a backup."
-            )
-        name, fingerprint, dimension = found
-        if (fingerprint, dimension) != (model.fingerprint, model.dimension):
-            raise StoreMismatch(
-                f"{path} holds {embedding_type} vectors of model {name} ({dimension} dimensions, "
-                f"fingerprint {fingerprint[:12]}), but {model.name} ({model.dimension} dimensions, "
-                f"fingerprint {model.fingerprint[:12]}) is configured. Vectors of two models can't "
-                f"be compared: set EMBEDDING_MODEL={name}, or choose another FAISS_INDEX_DIR and "
-                "send the media items again."
-            )

@@ -1,5 +1,6 @@
 """Reading a whole store to find what is wrong with it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from .segment_rows import checksum
@@ -9,7 +10,7 @@ from .store_sql import StoreReader
 _BLOCK_ROWS = 1000
 
 
-def problems(reader: StoreReader) -> list[str]:
+def problems(reader: StoreReader, dimension: int) -> list[str]:
     """What is wrong with the store, one sentence each; empty if nothing is.
 
     Reads everything: SQLite's own structures, the checksum of each row and its vector, and that
@@ -36,18 +37,15 @@ def problems(reader: StoreReader) -> list[str]:
             "FROM segments JOIN vectors USING (seq) ORDER BY seq"
         )
         while block := rows.fetchmany(_BLOCK_ROWS):
-            found.extend(_damaged(row) for row in block if not _is_whole(row))
+            for row in block:
+                found.extend(_flaws(row, dimension))
     return found
 
 
-def _is_whole(row: tuple[Any, ...]) -> bool:
+def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:
     seq, embedding_type, *fields, truncated, mark, vector = row
-    return bool(checksum(seq, embedding_type, fields, bool(truncated), vector) == mark)
-
-
-def _damaged(row: tuple[Any, ...]) -> str:
-    seq, embedding_type, media_item_id, segment_id, *_ = row
-    return (
-        f"Row {seq} ({embedding_type}, media item {media_item_id!r}, segment {segment_id!r}) is "
-        "not what was written: its checksum differs."
-    )
+    name = f"Row {seq} ({embedding_type}, media item {fields[0]!r}, segment {fields[1]!r})"
+    if checksum(seq, embedding_type, fields, bool(truncated), vector) != mark:
+        yield f"{name} is not what was written: its checksum differs."
+    if len(vector) != 4 * dimension:
+        yield f"{name} has a vector of {len(vector)} bytes, expected {4 * dimension}."

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,12 @@ class StoreWriter(StoreReader):
         super().__init__(connection)
         self.next_sequence = next_sequence
         self.changed = False
+        self._broken = False
+
+    @property
+    def intact(self) -> bool:
+        """Whether the transaction can go on: what failed inside a savepoint was undone."""
+        return self.connection.in_transaction and not self._broken
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -113,15 +119,20 @@ class StoreWriter(StoreReader):
         try:
             yield
         except BaseException:
-            # After a full disk SQLite has undone the whole transaction by itself.
-            if self.connection.in_transaction:
-                with suppress(sqlite3.Error):
-                    self.connection.execute("ROLLBACK TO operation")
-                    self.connection.execute("RELEASE operation")
-                    self.changed = changed
+            self._undo(changed)
             raise
         with translated("Cannot write to the store"):
             self.connection.execute("RELEASE operation")
+
+    def _undo(self, changed: bool) -> None:
+        try:
+            # After a full disk SQLite may have undone the whole transaction by itself.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK TO operation")
+                self.connection.execute("RELEASE operation")
+                self.changed = changed
+        except sqlite3.Error:
+            self._broken = True
 
     def existing(
         self, embedding_type: EmbeddingType, media_key: str, segment_keys: Sequence[str]

@@ -1,10 +1,15 @@
 """Text to vectors: what every encoder does, and the choice of one."""
 
 import logging
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+import numpy as np
 
 from deployments.core.errors import ModelError, SettingsError
 from deployments.core.segments import ModelIdentity, Vectors
@@ -13,6 +18,8 @@ TextKind = Literal["query", "document"]
 """What a text is: models may prefix queries and documents with different prompts."""
 
 Backend = Literal["auto", "torch", "onnx"]
+
+DEFAULT_CACHE_DIR = Path("~/.cache/embeddings-service")
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +119,12 @@ def load_text_encoder(
     identity = read_identity(name, folder)
     threads = threads or usable_cores()
     if backend == "onnx" or (backend == "auto" and _is_cpu(device)):
+        from deployments.core.onnx_cache import cached_export
         from deployments.core.onnx_encoder import OnnxTextEncoder
-        from deployments.core.onnx_export import export
 
         try:
-            return OnnxTextEncoder(export(folder, identity, cache_dir), identity, threads=threads)
+            export = cached_export(folder, identity, cache_dir or DEFAULT_CACHE_DIR.expanduser())
+            return OnnxTextEncoder(export, identity, threads=threads)
         except ModelError as error:
             if backend == "onnx":
                 raise
@@ -126,10 +134,20 @@ def load_text_encoder(
     return TorchTextEncoder(folder, identity, device=device, threads=threads)
 
 
+def checked_vectors(vectors: Vectors, rows: int, identity: ModelIdentity) -> Vectors:
+    """The vectors, if they have the right shape and are finite; else raises ModelError."""
+    if vectors.shape != (rows, identity.dimension) or vectors.dtype != np.float32:
+        raise ModelError(
+            f"the model {identity.name} made {vectors.dtype} of shape {vectors.shape}, "
+            f"expected float32 of shape {(rows, identity.dimension)}"
+        )
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"the model {identity.name} made vectors that aren't finite")
+    return vectors
+
+
 def usable_cores() -> int:
     """How many cores this process may run on."""
-    import os
-
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -137,12 +155,8 @@ def usable_cores() -> int:
 
 def _is_cpu(device: str) -> bool:
     """Whether encoding happens on the CPU; imports torch only if that can't be told without."""
-    import shutil
-
     if device != "auto":
         return device == "cpu"
-    import sys
-
     # A GPU shows in these without loading torch, which takes seconds and 200 MB.
     if sys.platform == "darwin" or shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists():
         import torch

@@ -63,6 +63,10 @@ class TextTokenizer:
             mask[i, columns] = 1
         return ids, mask
 
+    def vocabulary(self) -> list[str]:
+        """All tokens, sorted."""
+        return sorted(self._tokenizer.get_vocab())
+
     def to_json(self) -> str:
         """The tokenizer in the format of tokenizer.json."""
         return str(self._tokenizer.to_str())

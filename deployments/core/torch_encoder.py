@@ -10,13 +10,13 @@ import numpy as np
 from deployments.core.errors import ModelError
 from deployments.core.segments import ModelIdentity, Vectors
 from deployments.core.sentence_model import (
-    NO_LIMIT,
-    depends_on_kind,
     load_sentence_model,
+    model_max_tokens,
     model_prompts,
     model_tokenizer,
+    token_counter,
 )
-from deployments.core.text_encoder import TextKind, Tokens
+from deployments.core.text_encoder import TextKind, Tokens, checked_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -41,28 +41,21 @@ class TorchTextEncoder:
         self._model = load_sentence_model(folder, device)
         self.device = str(self._model.device)
         self._prompts = model_prompts(self._model)
-        self._depends_on_kind = depends_on_kind(self._model)
         self._tokenizer = model_tokenizer(self._model)
-        self._counters = {} if self._tokenizer else _token_counters(self._model)
-        self.max_tokens = min(int(self._model.max_seq_length or NO_LIMIT), NO_LIMIT)
+        self._count = {kind: token_counter(self._model, kind) for kind in self._prompts}
+        self.max_tokens = model_max_tokens(self._model)
         if self._model.device.type == "cuda":
             self._halve()
 
     def tokenize(self, texts: Sequence[str], kind: TextKind) -> list[Tokens]:
         """See TextEncoder. Texts that only sentence-transformers can prepare go along as text."""
-        route = kind if self._depends_on_kind else ""
-        if self._tokenizer is None:
-            count = self._counters[kind]
-            return [
-                Tokens(*count(self._prompts[kind] + text), route=kind, text=text) for text in texts
-            ]
-        tokens = self._tokenizer.tokenize(texts, kind)
-        if route:
-            tokens = [Tokens(one.ids, one.truncated, route) for one in tokens]
-        return tokens
+        if self._tokenizer is not None:
+            return self._tokenizer.tokenize(texts, kind)
+        count, prompt = self._count[kind], self._prompts[kind]
+        return [Tokens(*count(prompt + text), route=kind, text=text) for text in texts]
 
     def encode(self, tokens: Sequence[Tokens]) -> Vectors:
-        """See TextEncoder. Needs a pass for each kind if the model tells queries from documents."""
+        """See TextEncoder. Takes a pass for each kind if the model tells queries from documents."""
         vectors = np.empty((len(tokens), self.identity.dimension), dtype=np.float32)
         for route in sorted({one.route for one in tokens}):
             positions = [i for i, one in enumerate(tokens) if one.route == route]
@@ -81,7 +74,7 @@ class TorchTextEncoder:
             embeddings = self._model(features, **task)["sentence_embedding"].float()
             embeddings = self._torch.nn.functional.normalize(embeddings, p=2, dim=1)
             vectors: Vectors = embeddings.cpu().numpy()
-        return checked(vectors, len(tokens), self.identity)
+        return checked_vectors(vectors, len(tokens), self.identity)
 
     def _features(self, tokens: Sequence[Tokens], route: str) -> dict[str, Any]:
         if self._tokenizer is None:
@@ -105,15 +98,3 @@ class TorchTextEncoder:
         except ModelError as error:
             logger.warning("Encoding in single precision: %s", error)
             self._model.float()
-
-
-def checked(vectors: Vectors, rows: int, identity: ModelIdentity) -> Vectors:
-    """The vectors, if they have the right shape and are finite; else raises ModelError."""
-    if vectors.shape != (rows, identity.dimension) or vectors.dtype != np.float32:
-        raise ModelError(
-            f"the model {identity.name} made {vectors.dtype} of shape {vectors.shape}, "
-            f"expected float32 of shape {(rows, identity.dimension)}"
-        )
-    if not np.isfinite(vectors).all():
-        raise ModelError(f"the model {identity.name} made vectors that aren't finite")
-    return vectors

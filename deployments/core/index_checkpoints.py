@@ -1,0 +1,87 @@
+"""The checkpoints of one index folder: filling collections from them, and writing them anew."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import checkpoint, recovery
+from .checkpoint_schedule import CheckpointSchedule
+from .collection import Collection
+from .durable_files import Disk
+from .errors import NotReady
+from .published_state import State
+from .segments import EmbeddingType, ModelIdentity
+from .storage_errors import translated
+from .store_sql import StoreReader
+
+log = logging.getLogger(__name__)
+
+
+class IndexCheckpoints:
+    """One file a type, and which of them are out of date."""
+
+    def __init__(self, folder: Path, model: ModelIdentity, store_id: str, disk: Disk) -> None:
+        self._folder = folder
+        self._model = model
+        self._store_id = store_id
+        self._disk = disk
+        self._writing = threading.Lock()
+        self._ended = False
+        self.schedule = CheckpointSchedule()
+
+    def recover(
+        self, reader: StoreReader, collections: Mapping[EmbeddingType, Collection]
+    ) -> dict[EmbeddingType, str]:
+        """Fill empty collections; returns the types that the store had to rebuild, and why.
+
+        Raises StoreDamaged if a checkpoint is newer than the store.
+        """
+        rebuilt = {}
+        commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
+        for kind, collection in collections.items():
+            path = checkpoint.path_of(self._folder, kind)
+            expected = self._stamp(kind, 0, commit_id, last_sequence)
+            found = recovery.recover(reader, path, expected, collection, self._disk)
+            if found.flaw:
+                rebuilt[kind] = found.flaw
+                log.warning("%s: the %s index was rebuilt from the store.", found.flaw, kind)
+            if found.changed_rows or not found.has_file or found.flaw:
+                self.schedule.changed(kind, found.changed_rows)
+        return rebuilt
+
+    def write(
+        self, current: Callable[[], State], *, force: bool = False, last: bool = False
+    ) -> None:
+        """Write those of the types that changed, or with `force` all.
+
+        Raises StoreUnwritable or StoreFull; the checkpoint that was there is there still. After a
+        call with `last` the folder may be another's: NotReady.
+        """
+        with self._writing:
+            if self._ended:
+                raise NotReady("The index is closed.")
+            self._ended = last
+            # In this order: what is counted as pending is then surely in the state.
+            pending = self.schedule.pending()
+            state = current()
+            for kind, snapshot in state.snapshots.items():
+                if kind in pending or force:
+                    path = checkpoint.path_of(self._folder, kind)
+                    stamp = self._stamp(kind, len(snapshot), state.commit_id, state.last_sequence)
+                    with translated(f"Cannot write {path}"):
+                        checkpoint.write(path, stamp, snapshot.blocks(), self._disk)
+                    self.schedule.written(kind, pending.get(kind, 0))
+
+    def _stamp(
+        self, kind: EmbeddingType, rows: int, commit_id: int, last_sequence: int
+    ) -> checkpoint.Stamp:
+        return checkpoint.Stamp(
+            kind.value,
+            self._model.fingerprint,
+            self._model.dimension,
+            rows,
+            last_sequence,
+            self._store_id,
+            commit_id,
+        )

@@ -1,0 +1,164 @@
+"""Keeps models exported to ONNX on disk, each exported once, by one process, and verified."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deployments.core.errors import ModelCorrupt, ModelError
+from deployments.core.model_source import file_sha256
+from deployments.core.segments import ModelIdentity
+
+FORMAT_VERSION = 1
+"""Raise it when exports change; older ones stay where they are and aren't used."""
+
+EXPORT_TIMEOUT_S = 900
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxModel:
+    """An export's description, its encoder.json, beside model.onnx and tokenizer.json.
+
+    model.onnx maps `input_ids` and `attention_mask`, int64 of shape (rows, longest), to
+    L2-normalised float32 of shape (rows, dimension); pooling is inside.
+    """
+
+    fingerprint: str
+    max_tokens: int
+    query_prompt: str
+    document_prompt: str
+    pad_id: int
+    pad_left: bool
+    truncate_left: bool
+    exporter: str
+    max_difference: float
+    """Largest difference to torch of a component, when it was exported."""
+    probe_text: str
+    probe_vector: list[float]
+    """What torch made of `probe_text` as a document."""
+    sha256: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write encoder.json."""
+        (folder / "encoder.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "OnnxModel":
+        """Read encoder.json and check the files beside it. Raises ModelCorrupt."""
+        try:
+            content = (folder / "encoder.json").read_text(encoding="utf-8")
+            model = cls(**json.loads(content))
+            for name, expected in model.sha256.items():
+                if file_sha256(folder / name) != expected:
+                    raise ModelCorrupt(f"{folder / name} isn't what was exported; delete {folder}")
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelCorrupt(
+                f"the export in {folder} can't be read: {error}; delete it"
+            ) from error
+        return model
+
+
+def cached_export(folder: Path, identity: ModelIdentity, cache_dir: Path) -> Path:
+    """The folder of a model's ONNX export, exporting it first if it isn't there.
+
+    The export runs in a process of its own, for up to a minute, so that this one never loads
+    torch. Of several processes that want the same one, the first makes it and the others wait.
+
+    Raises ModelError if the model can't be exported or its export isn't close enough to torch.
+    """
+    exports = cache_dir / "onnx"
+    export = exports / f"{identity.fingerprint}-v{FORMAT_VERSION}"
+    try:
+        exports.mkdir(parents=True, exist_ok=True)
+        with _locked(export.with_suffix(".lock")):
+            if not _usable(export):
+                _make(folder, identity, export)
+    except OSError as error:
+        raise ModelError(f"the folder {exports} can't be used for exports: {error}") from error
+    return export
+
+
+def _usable(export: Path) -> bool:
+    if not export.exists():
+        return False
+    try:
+        OnnxModel.read(export)
+    except ModelCorrupt as error:
+        logger.warning("Exporting the model again: %s", error)
+        shutil.rmtree(export)
+        return False
+    return True
+
+
+def _make(folder: Path, identity: ModelIdentity, export: Path) -> None:
+    logger.info("Exporting %s to ONNX, once, to %s", identity.name, export)
+    with tempfile.TemporaryDirectory(dir=export.parent, prefix=".exporting-") as scratch:
+        made = Path(scratch) / "export"
+        made.mkdir()
+        _run_exporter(folder, identity, made)
+        OnnxModel.read(made)
+        _sync(made)
+        made.rename(export)
+        _sync_folder(export.parent)
+
+
+def _run_exporter(folder: Path, identity: ModelIdentity, made: Path) -> None:
+    # The child finds `deployments` where this process did, which may be Ray's working_dir.
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "deployments.core.onnx_export"]
+    command += [str(folder), identity.fingerprint, str(made)]
+    try:
+        child = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=EXPORT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"exporting {identity.name} to ONNX took more than {EXPORT_TIMEOUT_S} s"
+        ) from error
+    if child.returncode != 0:
+        lines = child.stdout.strip().splitlines() or [f"exit status {child.returncode}"]
+        logger.debug("The export of %s failed:\n%s", identity.name, child.stdout)
+        raise ModelError(f"{identity.name} can't be exported to ONNX: {lines[-1]}")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock; the system releases it even if this process is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

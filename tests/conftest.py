@@ -1,0 +1,1 @@
+"""Lies in the package `tests`, so that pytest lets tests import `tests.fakes`."""

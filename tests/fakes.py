@@ -1,0 +1,134 @@
+"""Stand-ins for parts that are slow or can't be steered: an encoder, and small models on disk."""
+
+import json
+import threading
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deployments.core.errors import ModelError
+from deployments.core.segments import ModelIdentity, Vectors
+from deployments.core.text_encoder import TextKind, Tokens
+
+
+class FakeTextEncoder:
+    """A TextEncoder whose tokens are words and whose vectors depend on the tokens only.
+
+    A text with the word "poison" makes its whole batch fail. `batches` holds what was encoded.
+    """
+
+    backend = "fake"
+    device = "cpu"
+
+    def __init__(self, dimension: int = 8, max_tokens: int = 64) -> None:
+        self.identity = ModelIdentity("fake", "fa" * 32, dimension)
+        self.max_tokens = max_tokens
+        self.batches: list[list[Tokens]] = []
+
+    def tokenize(self, texts: Sequence[str], kind: TextKind) -> list[Tokens]:
+        rows = [[1, *(zlib.crc32(word.encode()) for word in text.split())] for text in texts]
+        return [Tokens(tuple(row[: self.max_tokens]), len(row) > self.max_tokens) for row in rows]
+
+    def encode(self, tokens: Sequence[Tokens]) -> Vectors:
+        self.batches.append(list(tokens))
+        if any(zlib.crc32(b"poison") in one.ids for one in tokens):
+            raise ModelError("poisoned")
+        return np.array([self.vector_of(one) for one in tokens], np.float32)
+
+    def vector_of(self, tokens: Tokens) -> Vectors:
+        """The vector that `encode` makes of these tokens, (dimension,)."""
+        random = np.random.default_rng(zlib.crc32(repr(tokens.key).encode()))
+        vector = random.standard_normal(self.identity.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def vectors_of(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of texts, (len(texts), dimension)."""
+        rows = [self.vector_of(one) for one in self.tokenize(texts, "document")]
+        return np.array(rows, np.float32).reshape(len(texts), self.identity.dimension)
+
+
+class HeldTextEncoder(FakeTextEncoder):
+    """A FakeTextEncoder that stops in each `encode` until the test lets it go on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._begun = threading.Semaphore(0)
+        self._may_end = threading.Semaphore(0)
+
+    def encode(self, tokens: Sequence[Tokens]) -> Vectors:
+        self._begun.release()
+        if not self._may_end.acquire(timeout=30):
+            raise AssertionError("the test never let this batch end")
+        return super().encode(tokens)
+
+    def wait_until_begun(self) -> None:
+        """Block until one more `encode` has begun."""
+        if not self._begun.acquire(timeout=30):
+            raise AssertionError("no batch began")
+
+    def let_end(self, batches: int = 1) -> None:
+        """Let so many calls of `encode` end, now or when they come."""
+        self._may_end.release(batches)
+
+
+def write_tiny_model(
+    folder: Path,
+    *,
+    prompts: dict[str, str] | None = None,
+    dense: int | None = None,
+    normalize: bool = True,
+    pooling: str = "mean",
+    max_tokens: int = 32,
+    include_prompt: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Write a sentence-transformers model with random weights: two BERT layers of 32 values.
+
+    `dense` adds a Dense layer with so many outputs. Equal arguments write equal weights.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
+    words += ["query", "passage", ":", ".", ",", "the", "market", "opens", "higher", "today"]
+    base = folder.with_name(f"{folder.name}-transformer")
+    base.mkdir(parents=True)
+    (base / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    BertTokenizerFast(vocab=str(base / "vocab.txt"), model_max_length=max_tokens).save_pretrained(
+        base
+    )
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(base)
+    modules: list[Any] = [
+        Transformer(str(base), max_seq_length=max_tokens),
+        Pooling(32, pooling_mode=pooling, include_prompt=include_prompt),
+    ]
+    if dense is not None:
+        modules.append(Dense(32, dense))
+    if normalize:
+        modules.append(Normalize())
+    model = SentenceTransformer(modules=modules, prompts=prompts, device="cpu")
+    model.save(str(folder), create_model_card=False)
+    return folder
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change some values of a JSON object in a file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")

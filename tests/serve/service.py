@@ -1,0 +1,104 @@
+"""A service of its own for a test: `serve run` in processes that end with it."""
+
+import os
+import socket
+from pathlib import Path
+from subprocess import Popen
+from types import TracebackType
+
+import requests
+import yaml
+
+from deployments import local
+
+ROOT = Path(__file__).parents[2]
+
+
+class Service:
+    """Starts the service on free ports of this machine, over a folder that outlives it."""
+
+    def __init__(
+        self, folder: Path, settings: dict | None = None, environment: dict | None = None
+    ) -> None:
+        self.folder = folder
+        self.index_dir = folder / "index"
+        self.log = folder / "serve.log"
+        self.config = folder / "serve_config.yaml"
+        http, stats, metrics, dashboard = _free_ports(4)
+        self.url = f"http://127.0.0.1:{http}"
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+        config["http_options"]["port"] = http
+        for application in config["applications"]:
+            application["args"] = {"faiss_index_dir": str(self.index_dir), **(settings or {})}
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(yaml.safe_dump(config))
+        self.environment = {
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **(environment or {}),
+        }
+        self._child: Popen | None = None
+
+    def start(self) -> "Service":
+        self._child = local.start(self.config, self.log, self.environment)
+        try:
+            local.wait_until_ready(self.url, self._child, 120)
+        except BaseException:
+            self.stop()
+            print(self.log.read_text()[-6000:])
+            raise
+        return self
+
+    def stop(self) -> None:
+        if self._child is not None:
+            local.stop(self._child)
+            self._child = None
+
+    def __enter__(self) -> "Service":
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def get(self, path: str, **arguments) -> requests.Response:
+        return requests.get(self.url + path, timeout=60, **arguments)
+
+    def post(self, path: str, body: dict) -> requests.Response:
+        return requests.post(self.url + path, json=body, timeout=60)
+
+    def delete(self, path: str) -> requests.Response:
+        return requests.delete(self.url + path, timeout=60)
+
+    def embed(self, media_item_id, segments: list[dict], kind: str = "transcript", **more) -> dict:
+        body = {"media_item_id": media_item_id, "embedding_type": kind, "segments": segments}
+        response = self.post("/embed", body | more)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def search(self, query: str, kind: str = "transcript", **more) -> list[dict]:
+        response = self.post("/search", {"query": query, "embedding_type": kind, **more})
+        assert response.status_code == 200, response.text
+        return response.json()["results"]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def operator_environment() -> dict[str, str]:
+    """What the README tells an operator to type before `serve status`."""
+    return {**os.environ, "RAY_AUTH_MODE": "token"}
