@@ -1,29 +1,41 @@
 """The Ingress deployment: the REST API over calls to Encoder and Index."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
+import numpy as np
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
+from deployments.core.batcher import Encoded, Priority
 from deployments.core.coalescer import Coalescer
+from deployments.core.errors import DeadlineExceeded, DeploymentFailed, NotReady, ServiceError
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     Hit,
     IndexStats,
+    ModelIdentity,
     Query,
     Search,
     Upsert,
     UpsertResult,
 )
 from deployments.core.settings import Settings
+from deployments.core.text_encoder import TextKind
 from deployments.ingress import create_app
 
 ENCODER_CALLS_IN_FLIGHT = 2
 MAX_QUERIES_PER_CALL = 64
 HEALTH_TIMEOUT_S = 5.0
+FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
+ERRORS_MODULE = f"{ServiceError.__module__}."
+# Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
+MAX_TEXTS_PER_CALL = 256
+MAX_CHARS_PER_CALL = 500_000
 
 
 class ServeBackend:
@@ -35,6 +47,7 @@ class ServeBackend:
         self._timeout_s = settings.embeddings_timeout_s
         self._encoder = encoder
         self._index = index
+        self._model: ModelIdentity | None = None
         self._searches: Coalescer[Query, list[Hit]] = Coalescer(
             self._search_all,
             max_in_flight=ENCODER_CALLS_IN_FLIGHT,
@@ -54,6 +67,27 @@ class ServeBackend:
         """Find segments, best first. Searches that wait at the same time share a call."""
         return await self._searches.submit(query)
 
+    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
+        """Vectors and numbers of tokens of texts that aren't stored."""
+        parts: list[Encoded] = await asyncio.gather(
+            *(self._encode(part, kind, priority) for part in _parts(texts))
+        )
+        return Encoded(
+            np.concatenate([part.vectors for part in parts]),
+            tuple(chain.from_iterable(part.truncated for part in parts)),
+            tuple(chain.from_iterable(part.tokens for part in parts)),
+        )
+
+    async def model(self) -> ModelIdentity:
+        """The model that encodes; the same for as long as this replica and its encoders live."""
+        if self._model is None:
+            self._model = await call(
+                lambda: self._encoder.model.remote(),
+                what="the encoder",
+                timeout_s=self._timeout_s,
+            )
+        return self._model
+
     async def delete(self, deletion: DeleteMedia) -> int:
         """Remove segments; returns how many there were."""
         # Not repeated once it may have begun: the second count would be wrong.
@@ -72,19 +106,33 @@ class ServeBackend:
 
     async def check(self) -> IndexStats:
         """Encode and search for real, then count segments."""
-        # Past the coalescer: health is asked for most when the queue is long.
-        await call(
-            lambda: self._encoder.search.remote([PROBE]),
-            what="the encoder",
-            timeout_s=HEALTH_TIMEOUT_S,
-        )
-        return await call(
-            lambda: self._index.stats.remote(), what="the index", timeout_s=HEALTH_TIMEOUT_S
-        )
+        try:
+            # Past the coalescer: health is asked for most when the queue is long.
+            await call(
+                lambda: self._encoder.search.remote([PROBE]),
+                what="the encoder",
+                timeout_s=HEALTH_TIMEOUT_S,
+            )
+            return await call(
+                lambda: self._index.stats.remote(), what="the index", timeout_s=HEALTH_TIMEOUT_S
+            )
+        except (NotReady, DeadlineExceeded):
+            # A call to a deployment that can't start only waits; Serve knows why.
+            failure = await asyncio.to_thread(_failed_deployment)
+            if failure is not None:
+                raise failure from None
+            raise
 
     async def close(self) -> None:
         """Let running calls end and refuse new ones."""
         await self._searches.close()
+
+    async def _encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
+        return await call(
+            lambda: self._encoder.encode.remote(texts, kind, priority),
+            what="the encoder",
+            timeout_s=self._timeout_s,
+        )
 
     async def _search_all(self, queries: Sequence[Query]) -> list[list[Hit]]:
         return await call(
@@ -94,7 +142,31 @@ class ServeBackend:
         )
 
 
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in order, in parts that fit into a call."""
+    part: list[str] = []
+    chars = 0
+    for text in texts:
+        if part and (len(part) == MAX_TEXTS_PER_CALL or chars + len(text) > MAX_CHARS_PER_CALL):
+            yield part
+            part, chars = [], 0
+        part.append(text)
+        chars += len(text)
+    yield part
+
+
 PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
+
+
+def _failed_deployment() -> DeploymentFailed | None:
+    """Which deployment Serve has given up starting, with the last line of its error."""
+    for application in serve.status().applications.values():
+        for name, deployment in application.deployments.items():
+            if deployment.status in FAILED_STATUSES:
+                lines = [line for line in deployment.message.splitlines() if line.strip()]
+                reason = next((line for line in lines if ERRORS_MODULE in line), lines[-1])
+                return DeploymentFailed(f"{name}: {reason.rpartition(ERRORS_MODULE)[2]}")
+    return None
 
 
 @serve.ingress()

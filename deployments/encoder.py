@@ -9,11 +9,12 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
-from deployments.core.batcher import Priority, TokenBatcher
+from deployments.core.batcher import Encoded, Priority, TokenBatcher
 from deployments.core.coalescer import Coalescer
 from deployments.core.errors import NotReady
 from deployments.core.segments import (
     Hit,
+    ModelIdentity,
     Query,
     Search,
     Upsert,
@@ -21,7 +22,7 @@ from deployments.core.segments import (
     Vectors,
 )
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import load_text_encoder
+from deployments.core.text_encoder import TextKind, load_text_encoder
 
 logger = logging.getLogger("ray.serve.encoder")
 
@@ -80,6 +81,14 @@ class Encoder:
                 return result
             upsert = await self._with_vectors(upsert, result.missing)
         raise NotReady("the same segments are being changed by other requests; try again")
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
+        """The vectors of texts that aren't stored, of the shape (len(texts), dimension)."""
+        return await self._batcher.encode(texts, kind, priority)
+
+    async def model(self) -> ModelIdentity:
+        """The model that encodes."""
+        return self._batcher.encoder.identity
 
     async def _search_index(self, groups: list[_Group]) -> list[list[list[Hit]]]:
         """One call for the searches of all groups that were encoded together."""

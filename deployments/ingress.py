@@ -41,6 +41,7 @@ from deployments.core.segments import (
 )
 from deployments.core.segments import Query as SearchQuery
 from deployments.core.settings import Settings
+from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
@@ -51,7 +52,7 @@ Store segments with `POST /embed`, find them with `POST /search`. Errors are
 always safe."""
 
 
-class Backend(Protocol):
+class Backend(EmbeddingBackend, Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
@@ -92,6 +93,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     """The ASGI application that answers the REST API with a backend."""
     app = FastAPI(title="embeddings-service", version=__version__, description=DESCRIPTION)
     app.add_middleware(BodyLimit, max_bytes=settings.embeddings_max_body_bytes)
+    app.add_middleware(OpenAIErrors)
     add_error_handlers(app)
 
     async def find(
@@ -193,6 +195,8 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     ) -> Response:
         """As `POST /search`, under the route by which the pipeline's main API offers it."""
         return await find(query, embedding_type, top_k, min_similarity)
+
+    app.include_router(openai_routes(backend, settings))
 
     @app.get(
         "/stats",

@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +26,9 @@ import psutil
 import yaml
 from rich.console import Console
 
+from deployments.core.errors import DeploymentFailed, SettingsError
+from deployments.core.settings import Settings
+
 RAY_ENVIRONMENT = {
     # Serve's fast proxy and transport; Ray wants both or neither.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -35,6 +40,11 @@ RAY_ENVIRONMENT = {
     "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
+
+# Between the ports that Ray's workers use and those that Linux gives to clients.
+FIRST_PORT = 20_000
+PORT_BLOCK = 20
+PORT_BLOCKS = 600
 
 START_TIMEOUT_S = 300
 LOAD_BATCH = 100
@@ -95,7 +105,11 @@ class StartError(Exception):
 def start(
     config: Path, log: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `serve run` on a Ray of its own; what it prints is appended to `log`."""
+    """Start `serve run` on a Ray of its own; what it prints is appended to `log`.
+
+    Raises StartError for settings that Serve would refuse only later, and then keep running.
+    """
+    _check_settings(config)
     log.parent.mkdir(parents=True, exist_ok=True)
     serve = Path(sys.executable).with_name("serve")
     with log.open("ab") as output:
@@ -104,11 +118,38 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**RAY_ENVIRONMENT, **os.environ, **(environment or {})},
+            env={**RAY_ENVIRONMENT, **_free_ports(), **os.environ, **(environment or {})},
             # The terminal's Ctrl-C is for this process only, which then stops the child in order.
             start_new_session=True,
             preexec_fn=_accept_interrupts,
         )
+
+
+def _free_ports() -> dict[str, str]:
+    """Ports for what Ray would put on fixed ones, where a second Ray would find them taken.
+
+    With the fast proxy each replica listens on a port of its own. Another service's replicas on
+    the same ones would get this service's requests.
+    """
+    # At random: two services that start at the same time can't see each other's choice.
+    block = PORT_BLOCK * random.randrange(PORT_BLOCKS)
+    with socket.socket() as stats, socket.socket() as metrics:
+        for each in (stats, metrics):
+            each.bind(("127.0.0.1", 0))
+        return {
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats.getsockname()[1]),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics.getsockname()[1]),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(FIRST_PORT + block),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(FIRST_PORT + block + PORT_BLOCK - 1),
+        }
+
+
+def _check_settings(config: Path) -> None:
+    for application in yaml.safe_load(config.read_text(encoding="utf-8"))["applications"]:
+        try:
+            Settings.load(application.get("args"))
+        except SettingsError as error:
+            raise StartError(str(error)) from None
 
 
 def _accept_interrupts() -> None:
@@ -130,6 +171,8 @@ def wait_until_ready(
             if response.status_code == httpx.codes.OK:
                 return
             reason = response.json()["reason"]
+            if reason.startswith(DeploymentFailed.title):
+                raise StartError(reason)
         time.sleep(0.2)
     raise StartError(f"The service isn't ready after {timeout_s:g} s: {reason}")
 

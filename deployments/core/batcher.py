@@ -25,10 +25,14 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The vectors of one call's texts, in order, and whether each text was cut at the limit."""
+    """The vectors of one call's texts, in order, and whether each text was cut at the limit.
+
+    `tokens` are the numbers of tokens that were encoded: with special tokens, without padding.
+    """
 
     vectors: Vectors
     truncated: tuple[bool, ...]
+    tokens: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -107,7 +111,7 @@ class TokenBatcher:
         vectors = np.empty((len(tokens), self.encoder.identity.dimension), dtype=np.float32)
         if tokens:
             await self._wait_for(self._enqueue(tokens, vectors, priority))
-        return Encoded(vectors, truncated)
+        return Encoded(vectors, truncated, tuple(map(len, tokens)))
 
     async def close(self) -> None:
         """Refuse new calls, fail waiting ones with NotReady, let the running micro-batch end."""

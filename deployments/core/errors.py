@@ -5,7 +5,8 @@
     ├── BodyTooLarge                 413
     ├── Overloaded                   429  try again later
     ├── NotReady                     503  starting, restarting, or waiting for the folder's lock
-    │   └── FolderLocked
+    │   ├── FolderLocked
+    │   └── DeploymentFailed              Serve gave up starting it
     ├── DeadlineExceeded             503
     ├── StoreError
     │   ├── StoreUnwritable          503  read-only folder, input/output error
@@ -77,6 +78,14 @@ class FolderLocked(NotReady):
 
     code = "folder_locked"
     title = "Folder in use"
+
+
+class DeploymentFailed(NotReady):
+    """A part of the service can't start, and Serve has given up trying."""
+
+    code = "deployment_failed"
+    title = "Deployment failed"
+    retry_after_s = 30
 
 
 class DeadlineExceeded(ServiceError):

@@ -121,6 +121,8 @@ def _module(kind: str, files: Path) -> Json:
             "activation": config.get("activation_function"),
             "residual": config.get("use_residual", False),
             "outputs": config.get("out_features"),
+            "target": config.get("module_output_name")
+            or config.get("module_input_name", "sentence_embedding"),
         }
     if kind in ("Normalize", "Dropout"):
         return {"kind": kind}
@@ -138,7 +140,7 @@ def _dimension(parts: list[Json]) -> int | None:
     for part in parts:
         if part["kind"] == "Pooling" and part["inputs"]:
             dimension = int(part["inputs"]) * len(part["modes"])
-        elif part["kind"] == "Dense" and part["outputs"]:
+        elif part["kind"] == "Dense" and part["target"] == "sentence_embedding":
             dimension = int(part["outputs"])
         elif part["kind"] not in ("Transformer", "Normalize", "Dropout"):
             return None

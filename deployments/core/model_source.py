@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import os
 import re
 from pathlib import Path
 
@@ -101,25 +100,26 @@ def _hub(name: str) -> Path:
     if not _HUB_NAME.fullmatch(name) or ".." in name or "--" in name:
         raise _NotHere(f"{name!r} can't be a name there (expected `organisation/model` or `model`)")
     repository = name if "/" in name else f"{DEFAULT_ORGANISATION}/{name}"
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import HfApi, constants, snapshot_download
 
+    unreachable: Exception | None = None
     try:
-        folder = Path(
-            snapshot_download(
-                repository,
-                ignore_patterns=list(_OTHER_FORMATS),
-                etag_timeout=HUB_CHECK_TIMEOUT_S,
-            )
-        )
-    except LocalEntryNotFoundError as error:
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-            reason = "HF_HUB_OFFLINE is set"
-        else:
-            reason = f"the hub can't be reached ({_root_cause(error)})"
-        raise _NotHere(f"{repository} isn't in the local cache and {reason}") from error
+        # snapshot_download asks the same without a timeout, and a silent hub would hold the start.
+        HfApi().model_info(repository, timeout=HUB_CHECK_TIMEOUT_S)
     except Exception as error:
-        raise _NotHere(f"{repository}: {type(error).__name__}: {_first_line(error)}") from error
+        unreachable = error
+    try:
+        snapshot = snapshot_download(
+            repository,
+            ignore_patterns=list(_OTHER_FORMATS),
+            local_files_only=unreachable is not None,
+        )
+    except Exception as error:
+        reason = f"can't be downloaded from {constants.ENDPOINT}: {_brief(unreachable or error)}"
+        if constants.is_offline_mode():
+            reason = "HF_HUB_OFFLINE is set"
+        raise _NotHere(f"{repository} isn't in the local cache and {reason}") from error
+    folder = Path(snapshot)
     if not (folder / "modules.json").is_file():
         raise _NotHere(
             f"{repository} has no modules.json, so it isn't a sentence-transformers model, or its "
@@ -134,11 +134,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return f"{type(error).__name__}: {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"

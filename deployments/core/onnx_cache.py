@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -60,11 +59,9 @@ class OnnxModel:
             model = cls(**json.loads(content))
             for name, expected in model.sha256.items():
                 if file_sha256(folder / name) != expected:
-                    raise ModelCorrupt(f"{folder / name} isn't what was exported; delete {folder}")
+                    raise ModelCorrupt(f"{folder / name} isn't what was exported")
         except (OSError, ValueError, TypeError) as error:
-            raise ModelCorrupt(
-                f"the export in {folder} can't be read: {error}; delete it"
-            ) from error
+            raise ModelCorrupt(f"the export in {folder} can't be read: {error}") from error
         return model
 
 
@@ -76,40 +73,47 @@ def cached_export(folder: Path, identity: ModelIdentity, cache_dir: Path) -> Pat
 
     Raises ModelError if the model can't be exported or its export isn't close enough to torch.
     """
-    exports = cache_dir / "onnx"
-    export = exports / f"{identity.fingerprint}-v{FORMAT_VERSION}"
+    export = cache_dir / "onnx" / f"{identity.fingerprint}-v{FORMAT_VERSION}"
+    # Without the lock first: a finished export may lie on a read-only disk, as in an image.
+    if _is_intact(export):
+        return export
     try:
-        exports.mkdir(parents=True, exist_ok=True)
+        export.parent.mkdir(parents=True, exist_ok=True)
         with _locked(export.with_suffix(".lock")):
-            if not _usable(export):
+            if not _is_intact(export):
                 _make(folder, identity, export)
     except OSError as error:
-        raise ModelError(f"the folder {exports} can't be used for exports: {error}") from error
+        raise ModelError(f"exports can't be kept in {export.parent}: {error}") from error
     return export
 
 
-def _usable(export: Path) -> bool:
+def _is_intact(export: Path) -> bool:
     if not export.exists():
         return False
     try:
         OnnxModel.read(export)
     except ModelCorrupt as error:
-        logger.warning("Exporting the model again: %s", error)
-        shutil.rmtree(export)
+        logger.warning("The model must be exported again: %s", error)
         return False
     return True
 
 
 def _make(folder: Path, identity: ModelIdentity, export: Path) -> None:
+    """Export beside the final place and rename. The lock is held: nobody else writes here."""
     logger.info("Exporting %s to ONNX, once, to %s", identity.name, export)
-    with tempfile.TemporaryDirectory(dir=export.parent, prefix=".exporting-") as scratch:
-        made = Path(scratch) / "export"
-        made.mkdir()
-        _run_exporter(folder, identity, made)
-        OnnxModel.read(made)
-        _sync(made)
-        made.rename(export)
+    partial = export.with_suffix(".partial")
+    try:
+        for stale in (partial, export):
+            if stale.exists():
+                shutil.rmtree(stale)
+        partial.mkdir()
+        _run_exporter(folder, identity, partial)
+        OnnxModel.read(partial)
+        _sync(partial)
+        partial.rename(export)
         _sync_folder(export.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _run_exporter(folder: Path, identity: ModelIdentity, made: Path) -> None:

@@ -12,6 +12,7 @@ from .errors import InvalidInput, StoreDamaged
 from .segments import Id, Segment
 
 HASH_BYTES = 16
+_MAX_DEPTH = 200
 _INT64 = range(-(2**63), 2**63)
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -124,9 +125,25 @@ def _metadata_json(where: str, metadata: dict[str, Any]) -> str:
     if not metadata:
         return "{}"
     try:
-        return _JSON.encode(metadata)
+        text = _JSON.encode(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: metadata can't be stored as JSON: {error}.") from error
+    if text.count("{") + text.count("[") > _MAX_DEPTH and _is_deeper(metadata, _MAX_DEPTH):
+        raise InvalidInput(f"{where}: metadata is nested more than {_MAX_DEPTH} levels deep.")
+    return text
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    # What json can just write, it may not be able to read again from deeper in the stack.
+    containers = [value]
+    for _ in range(levels):
+        inner: list[Any] = []
+        for each in containers:
+            inner.extend(each.values() if isinstance(each, dict) else each)
+        containers = [each for each in inner if isinstance(each, dict | list | tuple)]
+        if not containers:
+            return False
+    return True
 
 
 def segment_from(sequence: int, fields: Sequence[Any]) -> Segment:

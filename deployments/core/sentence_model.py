@@ -13,6 +13,8 @@ NO_LIMIT = 1_000_000
 
 _PROBES = (
     "short",
+    "",
+    "  surrounded by\twhite space\n",
     "A sentence, with Punctuation & ümläuts: 你好 12,345.6!",
     "repeated words beyond any limit " * 4000,
 )

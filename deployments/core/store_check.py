@@ -1,8 +1,10 @@
 """Reading a whole store to find what is wrong with it."""
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from .errors import StoreDamaged
 from .segment_rows import checksum
 from .storage_errors import translated
 from .store_sql import StoreReader
@@ -17,29 +19,40 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     each segment has a vector and each vector a segment. A store of 100,000 segments takes
     seconds.
     """
-    connection = reader.connection
-    found = []
-    with translated("Cannot verify the store"):
-        for (message,) in connection.execute("PRAGMA integrity_check(100)"):
-            if message != "ok":
-                found.append(f"SQLite: {message}.")
-        for (seq,) in connection.execute(
-            "SELECT seq FROM segments WHERE seq NOT IN (SELECT seq FROM vectors)"
-        ):
-            found.append(f"Row {seq} has no vector.")
-        for (seq,) in connection.execute(
-            "SELECT seq FROM vectors WHERE seq NOT IN (SELECT seq FROM segments)"
-        ):
-            found.append(f"Vector {seq} has no segment.")
-        rows = connection.execute(
-            "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
-            "metadata, text_hash, truncated, checksum, vector "
-            "FROM segments JOIN vectors USING (seq) ORDER BY seq"
-        )
-        while block := rows.fetchmany(_BLOCK_ROWS):
-            for row in block:
-                found.extend(_flaws(row, dimension))
+    found: list[str] = []
+    try:
+        with translated("Cannot verify the store"):
+            found.extend(_structure(reader.connection))
+            found.extend(_rows(reader.connection, dimension))
+    except StoreDamaged as error:
+        # What was found before is worth more than the place where reading had to end.
+        found.append(error.detail)
     return found
+
+
+def _structure(connection: sqlite3.Connection) -> Iterator[str]:
+    for (message,) in connection.execute("PRAGMA integrity_check(100)"):
+        if message != "ok":
+            yield f"SQLite: {message}."
+    for (seq,) in connection.execute(
+        "SELECT seq FROM segments WHERE seq NOT IN (SELECT seq FROM vectors)"
+    ):
+        yield f"Row {seq} has no vector."
+    for (seq,) in connection.execute(
+        "SELECT seq FROM vectors WHERE seq NOT IN (SELECT seq FROM segments)"
+    ):
+        yield f"Vector {seq} has no segment."
+
+
+def _rows(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
+    rows = connection.execute(
+        "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
+        "metadata, text_hash, truncated, checksum, vector "
+        "FROM segments JOIN vectors USING (seq) ORDER BY seq"
+    )
+    while block := rows.fetchmany(_BLOCK_ROWS):
+        for row in block:
+            yield from _flaws(row, dimension)
 
 
 def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from . import schema_sql
 from .errors import StoreDamaged, StoreMismatch
@@ -46,30 +47,26 @@ def _has_tables(path: Path) -> bool:
     return bool(tables)
 
 
-def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
-    """Raise unless the file is a whole store of this version, or an older one, and these models.
+def description(
+    connection: sqlite3.Connection, path: Path
+) -> tuple[dict[str, Any], dict[str, ModelIdentity]]:
+    """What a store says of itself, and the model of each type.
 
-    StoreMismatch for another model, dimension or a newer version, StoreDamaged for anything else.
+    Raises StoreDamaged if it isn't a store of this service, StoreMismatch for a newer version.
     """
-    with translated(f"Cannot read {path}"), _untouched(path) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if "meta" not in tables or "models" not in tables:
-            raise StoreDamaged(
-                f"{path} is an SQLite file, but not of this service. Move it away or choose "
-                "another FAISS_INDEX_DIR."
-            )
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        stored = {
-            name: (model, fingerprint, dimension)
-            for name, model, fingerprint, dimension in connection.execute(
-                "SELECT embedding_type, name, fingerprint, dimension FROM models"
-            )
-        }
-        flaw = "ok"
-        if path.stat().st_size <= _QUICK_CHECK_BYTES:
-            (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if flaw != "ok":
-        raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "meta" not in tables or "models" not in tables:
+        raise StoreDamaged(
+            f"{path} is an SQLite file, but not of this service. Move it away or choose "
+            "another FAISS_INDEX_DIR."
+        )
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    models = {
+        embedding_type: ModelIdentity(name, fingerprint, dimension)
+        for embedding_type, name, fingerprint, dimension in connection.execute(
+            "SELECT embedding_type, name, fingerprint, dimension FROM models"
+        )
+    }
     lacking = {"format", "commit_id", "store_id"} - meta.keys()
     if lacking:
         raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. Restore a backup.")
@@ -78,6 +75,21 @@ def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> N
             f"{path} was written by a newer version of this service (format {meta['format']}, this "
             f"one reads up to {schema_sql.FORMAT}). Start the newer version."
         )
+    return meta, models
+
+
+def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
+    """Raise unless the file is a whole store of this version, or an older one, and these models.
+
+    StoreMismatch for another model, dimension or a newer version, StoreDamaged for anything else.
+    """
+    with translated(f"Cannot read {path}"), _untouched(path) as connection:
+        flaw = "ok"
+        if path.stat().st_size <= _QUICK_CHECK_BYTES:
+            (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if flaw != "ok":
+            raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
+        _, stored = description(connection, path)
     for embedding_type, model in models.items():
         found = stored.get(embedding_type.value)
         if found is None:
@@ -85,12 +97,12 @@ def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> N
                 f"{path} doesn't say which model its {embedding_type} vectors are of. Restore it "
                 "from a backup."
             )
-        name, fingerprint, dimension = found
-        if (fingerprint, dimension) != (model.fingerprint, model.dimension):
+        if (found.fingerprint, found.dimension) != (model.fingerprint, model.dimension):
             raise StoreMismatch(
-                f"{path} holds {embedding_type} vectors of model {name} ({dimension} dimensions, "
-                f"fingerprint {fingerprint[:12]}), but {model.name} ({model.dimension} dimensions, "
-                f"fingerprint {model.fingerprint[:12]}) is configured. Vectors of two models can't "
-                f"be compared: set EMBEDDING_MODEL={name}, or choose another FAISS_INDEX_DIR and "
-                "send the media items again."
+                f"{path} holds {embedding_type} vectors of model {found.name} ({found.dimension} "
+                f"dimensions, fingerprint {found.fingerprint[:12]}), but {model.name} "
+                f"({model.dimension} dimensions, fingerprint {model.fingerprint[:12]}) is "
+                "configured. Vectors of two models can't be compared: set "
+                f"EMBEDDING_MODEL={found.name}, or choose another FAISS_INDEX_DIR and send the "
+                "media items again."
             )

@@ -24,9 +24,8 @@ class Service:
         self.index_dir = folder / "index"
         self.log = folder / "serve.log"
         self.config = folder / "serve_config.yaml"
-        http, stats, metrics, dashboard = _free_ports(4)
+        http, stats, metrics, *self.extra_ports = _free_ports(6)
         self.url = f"http://127.0.0.1:{http}"
-        self.dashboard = f"http://127.0.0.1:{dashboard}"
         config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
         config["http_options"]["port"] = http
         for application in config["applications"]:
@@ -55,6 +54,11 @@ class Service:
         if self._child is not None:
             local.stop(self._child)
             self._child = None
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
 
     def __enter__(self) -> "Service":
         return self.start()

@@ -3,7 +3,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +107,17 @@ def test_a_transaction_without_changes_is_no_commit(store: Store) -> None:
     assert commit_id(store) == 0
 
 
+def add_and_undo(writer: StoreWriter, name: str) -> None:
+    with suppress(RuntimeError), writer.savepoint():
+        add(writer, name)
+        assert writer.changed
+        raise RuntimeError
+
+
 def test_a_savepoint_undoes_one_operation_only(store: Store) -> None:
     with store.transaction() as writer:
         add(writer, "a")
-        with pytest.raises(RuntimeError), writer.savepoint():
-            add(writer, "b")
-            raise RuntimeError
+        add_and_undo(writer, "b")
         assert writer.intact
         add(writer, "c")
     assert names_in(store) == ["a", "c"]
@@ -120,9 +125,7 @@ def test_a_savepoint_undoes_one_operation_only(store: Store) -> None:
 
 def test_an_undone_savepoint_is_no_change(store: Store) -> None:
     with store.transaction() as writer:
-        with pytest.raises(RuntimeError), writer.savepoint():
-            add(writer, "b")
-            raise RuntimeError
+        add_and_undo(writer, "b")
         assert not writer.changed
     assert commit_id(store) == 0
 
@@ -195,9 +198,7 @@ def test_closing_waits_for_readers(store: Store) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {
-        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()
-    }
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
 def refused(folder: Path, error: type[ServiceError], model: ModelIdentity = MODEL) -> str:

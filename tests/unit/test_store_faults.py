@@ -69,9 +69,7 @@ def sqlite_error(name: str) -> sqlite3.Error:
         (OSError(errno.EIO, "Input/output error"), StoreUnwritable, "dmesg"),
     ],
 )
-def test_errors_are_translated(
-    error: Exception, expected: type[ServiceError], advice: str
-) -> None:
+def test_errors_are_translated(error: Exception, expected: type[ServiceError], advice: str) -> None:
     with pytest.raises(ServiceError) as raised, translated("Cannot do it"):
         raise error
     assert type(raised.value) is expected
@@ -102,7 +100,7 @@ def test_a_full_store_refuses_and_goes_on_when_there_is_room(
     writer_of(index).execute("PRAGMA max_page_count=1000000")
     assert index.apply([big]) == [UpsertResult(stored=2, changed=2)]
     index.close()
-    assert list(stored(open_index())) == [(1, "a"), (2, "b"), (2, "c")]
+    assert set(stored(open_index())) == {(1, "a"), (2, "b"), (2, "c")}
 
 
 def test_what_fits_is_stored_though_its_group_does_not(index: SegmentIndex) -> None:
@@ -191,7 +189,10 @@ def test_a_commit_that_failed_but_was_made_is_seen(
     failing.fail_after, failing.fail_before = ("COMMIT",), then
     with pytest.raises(StoreUnwritable):
         index.apply(
-            [upsert_of(1, segment("a", "new"), replace=True), upsert_of(2, segment("c"), kind=FRAME)]
+            [
+                upsert_of(1, segment("a", "new"), replace=True),
+                upsert_of(2, segment("c"), kind=FRAME),
+            ]
         )
     failing.fail_after = failing.fail_before = ()
     # Memory says what the store says, whatever the caller was told.
@@ -280,7 +281,16 @@ print("done", len(expected))
 
 def run_until_full(folder: Path, mode: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", UNTIL_FULL, str(folder), str(Path(__file__).parent), mode],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            UNTIL_FULL,
+            str(folder),
+            str(Path(__file__).parent),
+            mode,
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -1,0 +1,123 @@
+"""Command line: measures a service that runs, or one that it starts over a temporary folder."""
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from deployments.local import StartError
+from tests.eval import beir, exact, moments, sts
+from tests.eval.client import Client, EvaluationError
+from tests.eval.datasets import MissingData
+from tests.eval.measures import Measure
+from tests.eval.report import print_table, write_json
+from tests.serve.service import Service
+
+EVALUATIONS = ("sts", "exact", "beir", "moments")
+
+Evaluation = Callable[[Client, Path], list[Measure]]
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Measure and report; 0 if every target is met, 1 if not, 2 if nothing could be measured."""
+    options = _options()
+    if options.data is None or not options.data.is_dir():
+        console.print(
+            "Evaluation needs real data: --data FOLDER (make eval DATA=FOLDER), with data sets "
+            f"for {', '.join(EVALUATIONS)} in it. Found: {options.data}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return 2
+    # Ends in order then too: with the service stopped that was started, and data removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = time.monotonic()
+    try:
+        with _service(options.url) as url, Client(url) as client:
+            console.print(f"Measuring {client.model['id']} at {url}", markup=False)
+            measures, skipped = _measure(client, options.data, options.only, options.modes)
+            about = {
+                "url": url,
+                "model": client.model,
+                "seconds": round(time.monotonic() - started),
+            }
+    except (EvaluationError, StartError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return 2
+    if options.json:
+        write_json(options.json, measures, skipped, about)
+    if not measures:
+        return 2
+    print_table(measures, console)
+    return 0 if all(measure.met is not False for measure in measures) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.eval", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of data sets")
+    parser.add_argument("--url", help="a running service without data; else one is started")
+    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--only", type=_names(EVALUATIONS), default=list(EVALUATIONS))
+    parser.add_argument("--modes", type=_names(beir.MODES), default=list(beir.MODES))
+    return parser.parse_args()
+
+
+def _names(known: Collection[str]) -> Callable[[str], list[str]]:
+    def names(value: str) -> list[str]:
+        chosen = value.split(",")
+        if unknown := sorted(set(chosen) - set(known)):
+            raise argparse.ArgumentTypeError(
+                f"unknown: {', '.join(unknown)}; known: {', '.join(known)}"
+            )
+        return chosen
+
+    return names
+
+
+@contextmanager
+def _service(url: str | None) -> Iterator[str]:
+    if url is not None:
+        yield url.rstrip("/")
+        return
+    with tempfile.TemporaryDirectory(prefix="eval-", ignore_cleanup_errors=True) as folder:
+        environment = {"RAY_TMPDIR": f"{folder}/ray"}
+        console.print(f"Starting a service; its log is {folder}/serve.log", markup=False)
+        with Service(Path(folder), environment=environment) as service:
+            yield service.url
+
+
+def _measure(
+    client: Client, data: Path, only: Sequence[str], modes: Sequence[str]
+) -> tuple[list[Measure], list[str]]:
+    """All measures, and what was skipped and why."""
+    evaluations: dict[str, Evaluation] = {
+        "sts": sts.evaluate,
+        "exact": exact.evaluate,
+        "beir": partial(beir.evaluate, modes=modes),
+        "moments": moments.evaluate,
+    }
+    measures: list[Measure] = []
+    skipped: list[str] = []
+    for name in only:
+        started = time.monotonic()
+        try:
+            measures += evaluations[name](client, data)
+        except MissingData as missing:
+            skipped.append(f"{name}: {missing}")
+            console.print(f"  skipped {name}: no data set {missing}", markup=False)
+        else:
+            console.print(f"  {name} took {time.monotonic() - started:.0f} s", markup=False)
+    return measures, skipped
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The results for people and for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.eval.measures import Measure
+
+
+def print_table(measures: Sequence[Measure], console: Console) -> None:
+    """Print the measures with the plain ranking's values and the targets."""
+    table = Table(title="Quality of answers")
+    for heading in ("evaluation", "data", "mode", "measure"):
+        table.add_column(heading)
+    for heading in ("service", "numpy"):
+        table.add_column(heading, justify="right")
+    table.add_column("target")
+    table.add_column("")
+    previous = None
+    for measure in measures:
+        group = (measure.evaluation, measure.data, measure.mode or "")
+        if previous not in (None, group):
+            table.add_section()
+        table.add_row(
+            *(group if group != previous else ("", "", "")),
+            measure.name,
+            _number(measure.value),
+            _number(measure.numpy),
+            measure.target or "",
+            {True: "[green]met[/green]", False: "[red]MISSED[/red]", None: ""}[measure.met],
+        )
+        previous = group
+    console.print(table)
+
+
+def write_json(
+    path: Path, measures: Sequence[Measure], skipped: Sequence[str], about: Mapping[str, Any]
+) -> None:
+    """Write everything that was measured, and what wasn't and why."""
+    document = {
+        **about,
+        "measures": [asdict(measure) for measure in measures],
+        "skipped": list(skipped),
+        "targets_met": all(measure.met is not False for measure in measures),
+    }
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value == int(value) and abs(value) != 1:
+        return f"{int(value):,}"
+    return f"{value:.4f}" if abs(value) >= 1e-3 else f"{value:.1e}"

@@ -1,0 +1,129 @@
+"""What a restart keeps: everything, with the same scores."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deployments import local
+from tests.serve.service import ROOT, Service
+
+SAMPLES = ROOT / "data/samples"
+QUERIES = ["when is a stock overbought?", "moving average crossover", "how much to risk", "VWAP"]
+KINDS = ("transcript", "frame", "clip")
+
+
+def store_samples(service):
+    for kind in KINDS:
+        by_media_item = {}
+        for line in (SAMPLES / f"{kind}s.jsonl").read_text(encoding="utf-8").splitlines():
+            segment = json.loads(line)
+            by_media_item.setdefault(segment.pop("media_item_id"), []).append(segment)
+        for media_item_id, segments in by_media_item.items():
+            service.embed(media_item_id, segments, kind)
+
+
+def everything(service):
+    return {
+        (query, kind): service.search(query, kind, top_k=500) for query in QUERIES for kind in KINDS
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("restart")
+
+
+def test_ctrl_c_and_a_kill_keep_every_vector_and_score(folder):
+    with Service(folder) as first:
+        store_samples(first)
+        before = everything(first)
+    top = before["when is a stock overbought?", "transcript"][:3]
+    assert {result["metadata"]["media_item_id"] for result in top} == {101}
+    # In the other transport: both serve the same.
+    plain = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+    second = Service(folder, environment=plain).start()
+    try:
+        assert everything(second) == before
+        second.embed("last words", [{"id": 1, "text": "the answer came before the power went"}])
+        kill_everything(second)
+    finally:
+        second.stop()
+    with Service(folder) as third:
+        found = third.search("the answer came before the power went", top_k=1)
+        assert found[0]["metadata"]["media_item_id"] == "last words"
+        assert third.delete("/media/last%20words").json()["embeddings_deleted"] == 1
+        assert everything(third) == before
+
+
+def kill_everything(service):
+    family = psutil.Process(service.pid).children(recursive=True)
+    for process in [psutil.Process(service.pid), *family]:
+        process.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_a_folder_of_another_model_is_refused_and_left_as_it_is(folder, tmp_path):
+    with Service(tmp_path) as service:
+        service.embed(1, [{"id": 1, "text": "kept"}])
+    files = {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")}
+    other = Service(tmp_path, {"embedding_model": make_another_model(tmp_path / "model")})
+    with pytest.raises(
+        local.StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
+    ):
+        other.start()
+    assert {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")} == files
+    with Service(tmp_path) as again:
+        assert again.search("kept", top_k=1)[0]["metadata"]["text"] == "kept"
+
+
+def make_another_model(folder: Path) -> str:
+    """The default model with other weights: the same dimension, not the same vectors."""
+    from sentence_transformers import SentenceTransformer
+
+    from deployments.core.model_source import find_model
+
+    model = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
+    next(model.parameters()).data.mul_(1.01)
+    model.save(str(folder))
+    return str(folder)
+
+
+def test_an_invalid_setting_stops_the_start(tmp_path):
+    service = Service(tmp_path, {"embedding_device": "gpu", "embeddings_wrokers": 2})
+    with pytest.raises(local.StartError) as raised:
+        service.start()
+    for part in ("embedding_device='gpu'", "'cuda'", "embeddings_wrokers", "embeddings_workers?"):
+        assert part in str(raised.value)
+
+
+def test_make_run_loads_samples_shows_examples_and_stops_on_ctrl_c(tmp_path):
+    service = Service(tmp_path)
+    command = [sys.executable, "-m", "deployments.local", "--config", str(service.config)]
+    command += ["--log", str(service.log)]
+    environment = {**service.environment, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if "make clear" in line:
+                break
+        assert service.get("/stats").json()["total_vectors"] == 569
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        printed += process.stdout.read()
+        assert process.wait(30) == 0
+    assert "Loaded 569 sample segments" in printed
+    assert "relative strength index overbought" in printed
+    assert f"{service.url}/docs" in printed
+    deadline = time.monotonic() + 10
+    while any(process.is_running() for process in family) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [process.name() for process in family if process.is_running()] == []

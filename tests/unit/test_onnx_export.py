@@ -1,0 +1,140 @@
+"""Exports of tiny models, in this process; test_text_encoder.py has the real one's."""
+
+import logging
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from deployments.core import onnx_export
+from deployments.core.errors import ModelError
+from deployments.core.model_identity import read_identity
+from deployments.core.model_source import file_sha256
+from deployments.core.onnx_cache import OnnxModel
+from deployments.core.onnx_encoder import OnnxTextEncoder
+from deployments.core.onnx_export import MAX_DIFFERENCE, export_model
+from tests.fakes import write_tiny_model
+
+TEXTS = ["the market opens higher today", "a", "", "the market " * 40, "opens, today."]
+PROMPTS = {"query": "query : ", "document": "passage : "}
+
+# torch announces the end of the exporter that makes the faster graph, and traces with warnings.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Tracer.*"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+
+def reference(folder, kind):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    encode = {"query": model.encode_query, "document": model.encode_document}[kind]
+    return encode(TEXTS, normalize_embeddings=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompts": PROMPTS, "dense": 12, "normalize": False},
+        {"pooling": "cls"},
+        {"pooling": "max"},
+        {"pooling": "lasttoken"},
+        {"pooling": "weightedmean"},
+    ],
+    ids=["prompts and dense", "cls", "max", "lasttoken", "weightedmean"],
+)
+def test_an_export_has_the_models_vectors(options, tmp_path):
+    folder = write_tiny_model(tmp_path / "tiny", **options)
+    output = tmp_path / "export"
+    output.mkdir()
+    exported = export_model(folder, "fingerprint", output)
+    assert OnnxModel.read(output) == exported
+    assert exported.max_difference <= MAX_DIFFERENCE
+    encoder = OnnxTextEncoder(output, read_identity("tiny", folder))
+    for kind in ("query", "document"):
+        made = encoder.encode(encoder.tokenize(TEXTS, kind))
+        np.testing.assert_allclose(made, reference(folder, kind), atol=1e-5)
+
+
+def test_the_second_exporter_takes_over(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("not supported")
+
+    monkeypatch.setattr(onnx_export, "_write_torchscript", broken)
+    folder = write_tiny_model(tmp_path / "tiny")
+    assert export_model(folder, "fingerprint", tmp_path).exporter == "dynamo"
+    encoder = OnnxTextEncoder(tmp_path, read_identity("tiny", folder))
+    made = encoder.encode(encoder.tokenize(TEXTS, "query"))
+    np.testing.assert_allclose(made, reference(folder, "query"), atol=1e-5)
+
+
+def test_an_export_that_differs_from_torch_is_refused(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("not supported")
+
+    monkeypatch.setattr(onnx_export, "MAX_DIFFERENCE", -1.0)
+    monkeypatch.setattr(onnx_export, "_write_dynamo", broken)
+    folder = write_tiny_model(tmp_path / "tiny")
+    reasons = r"torchscript: differs from torch by .*; dynamo: RuntimeError: not supported"
+    with pytest.raises(ModelError, match=reasons):
+        export_model(folder, "fingerprint", tmp_path)
+    assert not (tmp_path / "encoder.json").exists()
+
+
+def test_a_model_that_tells_queries_from_documents_is_refused(tmp_path):
+    folder = write_tiny_model(tmp_path / "tiny", prompts=PROMPTS, include_prompt=False)
+    with pytest.raises(ModelError, match="depend on the kind of text"):
+        export_model(folder, "fingerprint", tmp_path)
+
+
+def test_a_model_too_large_for_the_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "MAX_BYTES", 1000)
+    folder = write_tiny_model(tmp_path / "tiny")
+    with pytest.raises(ModelError, match=r"its weights have [\d,]+ bytes"):
+        export_model(folder, "fingerprint", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A tiny model's identity and its export."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(folder / "model")
+    with warnings.catch_warnings(action="ignore"):
+        export_model(folder / "model", "fingerprint", folder)
+    return read_identity("tiny", folder / "model"), folder
+
+
+@pytest.fixture
+def export(tiny, tmp_path):
+    return shutil.copytree(tiny[1], tmp_path / "copy")
+
+
+def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(tiny, export):
+    exported = OnnxModel.read(export)
+    exported.probe_vector[0] += 1e-3
+    exported.write(export)
+    with pytest.raises(ModelError, match=r"is off by 0\.001"):
+        OnnxTextEncoder(export, tiny[0])
+
+
+def test_a_graph_that_cannot_be_loaded_is_a_model_error(tiny, export):
+    exported = OnnxModel.read(export)
+    (export / "model.onnx").write_bytes(b"not a graph")
+    exported.sha256["model.onnx"] = file_sha256(export / "model.onnx")
+    exported.write(export)
+    with pytest.raises(ModelError, match="ONNX Runtime can't load"):
+        OnnxTextEncoder(export, tiny[0])
+
+
+def test_the_program_ends_with_the_reason(tmp_path, capsys):
+    logging.disable()
+    try:
+        with pytest.raises(SystemExit, match="can't be loaded"):
+            onnx_export.main(str(tmp_path / "none"), "fingerprint", str(tmp_path))
+    finally:
+        logging.disable(logging.NOTSET)
