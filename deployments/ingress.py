@@ -13,11 +13,13 @@ from deployments.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     InvalidInput,
+    NotFound,
     NotReady,
     Overloaded,
     ServiceError,
     StoreFull,
     StoreUnwritable,
+    UnreadableBody,
 )
 from deployments.core.schemas import (
     DeleteResponse,
@@ -86,7 +88,8 @@ MinSimilarity = Annotated[
 MediaItemId = Annotated[schemas.PathName, Path(description="As stored, an integer or a string.")]
 
 _READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded)
-_WRITE = _READ | problem_responses(BodyTooLarge, NotReady, StoreUnwritable, StoreFull)
+_BODY = problem_responses(UnreadableBody, BodyTooLarge)
+_WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreFull)
 
 
 def create_app(backend: Backend, settings: Settings) -> FastAPI:
@@ -116,7 +119,9 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             }
         )
 
-    @app.post("/embed", responses=_WRITE, tags=["store"], summary="Store and embed segments")
+    @app.post(
+        "/embed", responses=_WRITE | _BODY, tags=["store"], summary="Store and embed segments"
+    )
     async def embed(request: EmbedRequest) -> EmbedResponse:
         """Answers when all segments are durable and searchable.
 
@@ -136,7 +141,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
 
     @app.delete(
         "/media/{media_item_id:path}",
-        responses=_WRITE,
+        responses=_WRITE | problem_responses(NotFound),
         tags=["store"],
         summary="Remove a media item",
     )
@@ -152,7 +157,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     @app.post(
         "/search",
         response_model=SearchResponse,
-        responses=_READ,
+        responses=_READ | _BODY,
         tags=["search"],
         summary="Search one index",
     )
@@ -207,8 +212,12 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     async def stats() -> StatsResponse:
         return _stats_response(await backend.stats())
 
-    @app.get("/health", response_model=HealthResponse, tags=["operations"], summary="Health")
-    @app.get("/health/ready", response_model=HealthResponse, tags=["operations"], summary="Ready")
+    unhealthy: dict[int | str, dict[str, Any]] = {
+        503: {"model": HealthResponse, "description": "A request could not be served; why"}
+    }
+
+    @app.get("/health", responses=unhealthy, tags=["operations"], summary="Health")
+    @app.get("/health/ready", responses=unhealthy, tags=["operations"], summary="Ready")
     async def health(response: Response) -> HealthResponse:
         """Encodes and searches for real; 503 with the reason if a request could not be served."""
         try:

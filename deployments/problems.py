@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from deployments.core.errors import InvalidInput, ServiceError
+from deployments.core.errors import InvalidInput, ServiceError, UnreadableBody
 from deployments.core.schemas import Problem, field_problems
 
 logger = logging.getLogger("ray.serve.problems")
@@ -82,6 +82,8 @@ async def _http_error(_: Request, error: Exception) -> Response:
     """What the framework answers itself: unknown routes, wrong methods, unreadable bodies."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.BAD_REQUEST:
+        return error_response(UnreadableBody("the body can't be read as JSON in UTF-8"))
     return problem_response(
         Problem(
             title=status.phrase,

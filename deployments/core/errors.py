@@ -1,6 +1,8 @@
 """Every error that the service raises on purpose.
 
     ServiceError
+    ├── UnreadableBody               400  not JSON
+    ├── NotFound                     404  no such route or name
     ├── InvalidInput                 422  the request is wrong
     ├── BodyTooLarge                 413
     ├── Overloaded                   429  try again later
@@ -37,6 +39,22 @@ class ServiceError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class UnreadableBody(ServiceError):
+    """The request's body is not JSON in UTF-8."""
+
+    status = 400
+    code = "unreadable_body"
+    title = "Unreadable body"
+
+
+class NotFound(ServiceError):
+    """The URL names nothing."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
 
 
 class InvalidInput(ServiceError):

@@ -7,8 +7,8 @@ disposable, so they go before it and come after it.
 
 import shutil
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,14 +41,21 @@ def index_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).exists()]
 
 
-def fresh_incoming(folder: Path) -> Path:
-    """An empty subfolder for a new index; what an earlier run has left in it is removed."""
+@contextmanager
+def incoming_folder(folder: Path) -> Iterator[Path]:
+    """An empty subfolder for a new index, gone at the end; the folder's lock must be held.
+
+    What a run that was killed has left in it is removed.
+    """
     incoming = folder / INCOMING
     with translated(f"Cannot prepare {incoming}"):
         if incoming.exists():
             shutil.rmtree(incoming)
         incoming.mkdir()
-    return incoming
+    try:
+        yield incoming
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
 
 
 def unused(path: Path) -> Path:
@@ -117,12 +124,14 @@ def put_in_place(incoming: Path, folder: Path, disk: Disk) -> None:
     store = folder / FILE_NAME
     with translated(f"Cannot put the new index in {folder}"):
         # SQLite would apply an old log to the new store, and a store that is behind its mark or
-        # a checkpoint counts as damaged. An old store can do without them, though. Where there
-        # is none, the rest stays: with nothing at all, a service would start with an empty index.
-        replaced = index_files(folder) if store.exists() else [folder / n for n in _BESIDE_STORE]
-        for file in replaced:
-            if file != store:
-                file.unlink(missing_ok=True)
+        # a checkpoint counts as damaged; the old store can do without them. Without an old store
+        # the folder must not look empty, or a service would start with an empty index.
+        for name in _BESIDE_STORE:
+            (folder / name).unlink(missing_ok=True)
+        for kind in EmbeddingType if store.exists() else ():
+            old = checkpoint.path_of(folder, kind)
+            if old.exists() and checkpoint.has_trailer(old, disk):
+                old.unlink()
         disk.sync_folder(folder)
         disk.replace(incoming / FILE_NAME, store)
         disk.sync_folder(folder)
@@ -134,4 +143,3 @@ def put_in_place(incoming: Path, folder: Path, disk: Disk) -> None:
                 old.unlink(missing_ok=True)
             pickle_of(folder, kind).unlink(missing_ok=True)
         disk.sync_folder(folder)
-        shutil.rmtree(incoming)

@@ -9,7 +9,7 @@ from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.folder_install import (
     INCOMING,
     fold_log,
-    fresh_incoming,
+    incoming_folder,
     index_files,
     keep_aside,
     put_in_place,
@@ -57,10 +57,10 @@ def restore(
                 f"{folder} isn't empty ({', '.join(content[:5])}{', …' if content[5:] else ''}). "
                 "With --force its index is moved aside, and nothing is deleted."
             )
-        incoming = fresh_incoming(folder)
-        copied = copy_index(source, incoming, disk)
-        kept = _keep_index(folder, disk)
-        put_in_place(incoming, folder, disk)
+        with incoming_folder(folder) as incoming:
+            copied = copy_index(source, incoming, disk)
+            kept = _keep_index(folder, disk)
+            put_in_place(incoming, folder, disk)
     return Restored(copied, kept)
 
 

@@ -17,7 +17,8 @@ from .store_sql import StoreReader, StoreWriter
 _BUSY_TIMEOUT_S = 5.0
 _IDLE_READERS = 16
 _CLOSE_TIMEOUT_S = 10.0
-_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_LOG_BYTES = 32 * 1024 * 1024
+_LOG_WAIT_MS = 1000
 _APPLICATION_ID = 0x656D6273  # "embs", so that file(1) can tell what this is
 
 
@@ -33,6 +34,7 @@ class Store:
         self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._next_sequence = 1
+        self._log_limit = _LOG_BYTES
         self._readers = threading.Condition()
         self._idle: list[sqlite3.Connection] = []
         self._in_use = 0
@@ -81,7 +83,6 @@ class Store:
                     "system has no shared memory. Put the folder on a local disk."
                 )
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT_BYTES}")
         except BaseException:
             connection.close()
             raise
@@ -151,6 +152,26 @@ class Store:
             except BaseException:
                 self._abandon()
                 raise
+            self._trim_log(connection)
+
+    def _trim_log(self, connection: sqlite3.Connection) -> None:
+        """Empty a write-ahead log that has grown large.
+
+        While searches overlap without a pause SQLite never finds the moment to begin its log
+        anew, and it would grow without end. Here a write waits for the searches that run now, but
+        not for long: behind a long read such as verify() the log may go on growing.
+        """
+        with suppress(OSError, sqlite3.Error):
+            size = self._path.with_name(self._path.name + "-wal").stat().st_size
+            if size <= self._log_limit:
+                return
+            connection.execute(f"PRAGMA busy_timeout={_LOG_WAIT_MS}")
+            try:
+                statement = "PRAGMA wal_checkpoint(TRUNCATE)"
+                (busy, _, _) = connection.execute(statement).fetchone()
+            finally:
+                connection.execute(f"PRAGMA busy_timeout={int(_BUSY_TIMEOUT_S * 1000)}")
+            self._log_limit = size + _LOG_BYTES if busy else _LOG_BYTES
 
     def _abandon(self) -> None:
         """Leave the transaction; a connection that can't is replaced before the next one."""

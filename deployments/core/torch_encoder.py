@@ -45,7 +45,7 @@ class TorchTextEncoder:
         self._count = {kind: token_counter(self._model, kind) for kind in self._prompts}
         self.max_tokens = model_max_tokens(self._model)
         if self._model.device.type == "cuda":
-            self._halve()
+            self._halve(folder)
 
     def tokenize(self, texts: Sequence[str], kind: TextKind) -> list[Tokens]:
         """See TextEncoder. Texts that only sentence-transformers can prepare go along as text."""
@@ -89,7 +89,7 @@ class TorchTextEncoder:
             "modality": "text",
         }
 
-    def _halve(self) -> None:
+    def _halve(self, folder: Path) -> None:
         """Half precision, if the model can do with it."""
         probe = self.tokenize(["half precision " * 100, "half"], "document")
         self._model.half()
@@ -97,4 +97,5 @@ class TorchTextEncoder:
             self.encode(probe)
         except ModelError as error:
             logger.warning("Encoding in single precision: %s", error)
-            self._model.float()
+            # Loaded anew: converting back wouldn't restore what the weights have lost.
+            self._model = load_sentence_model(folder, self.device)

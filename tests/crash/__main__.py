@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=120, help="start no kill after these")
     parser.add_argument("--json", type=Path, help="write the report there too")
     parser.add_argument("--folder", type=Path, help="work there instead of a temporary folder")
+    parser.add_argument("--only", default="", help="kinds of kills with this in their name")
     parser.add_argument(
         "--default-transport", action="store_true", help="without HAProxy and gRPC handles"
     )
@@ -41,6 +42,7 @@ def main() -> int:
         folder,
         sabotage=arguments.sabotage,
         default_transport=arguments.default_transport,
+        only=arguments.only,
     )
     print(f"Seed {seed}, folder {folder}", flush=True)
     report = Campaign(options).run()

@@ -67,7 +67,11 @@ class Report:
             self.statuses[f"{what} {status}{' (cluster down)' if down else ''}"] += 1
             if not down:
                 self.longest_s[what] = max(self.longest_s.get(what, 0.0), answer.seconds)
-        if answer.ok or down:
+        if down:
+            return
+        if answer.seconds > self.limit_s:
+            self.violate("hang", f"{what}: {answer}")
+        if answer.ok:
             return
         if answer.status is None:
             self.violate("no answer", f"{what}: {answer}")
@@ -75,8 +79,6 @@ class Report:
             self.violate("status", f"{what}: {answer}")
         elif answer.retry_after is None:
             self.violate("no Retry-After", f"{what}: {answer}")
-        if answer.seconds > self.limit_s:
-            self.violate("hang", f"{what}: {answer}")
 
     def violations_of(self, kind: str) -> int:
         return sum(1 for each in self.violations if each["kind"] == kind)

@@ -16,7 +16,7 @@ from deployments.local import StartError
 from tests.eval import beir, exact, moments, sts
 from tests.eval.client import Client, EvaluationError
 from tests.eval.datasets import MissingData
-from tests.eval.measures import Measure
+from tests.eval.measures import Measure, Outcome
 from tests.eval.report import print_table, write_json
 from tests.serve.service import Service
 
@@ -44,21 +44,19 @@ def main() -> int:
     try:
         with _service(options.url) as url, Client(url) as client:
             console.print(f"Measuring {client.model['id']} at {url}", markup=False)
-            measures, skipped = _measure(client, options.data, options.only, options.modes)
-            about = {
-                "url": url,
-                "model": client.model,
-                "seconds": round(time.monotonic() - started),
-            }
+            outcome = _evaluate(client, options.data, options.only, options.modes)
+            seconds = round(time.monotonic() - started)
+            about = {"url": url, "model": client.model, "seconds": seconds}
     except (EvaluationError, StartError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
     if options.json:
-        write_json(options.json, measures, skipped, about)
-    if not measures:
+        write_json(options.json, outcome, about)
+    if outcome.measures:
+        print_table(outcome.measures, console)
+    elif not outcome.failed:
         return 2
-    print_table(measures, console)
-    return 0 if all(measure.met is not False for measure in measures) else 1
+    return 0 if outcome.targets_met else 1
 
 
 def _options() -> argparse.Namespace:
@@ -95,28 +93,27 @@ def _service(url: str | None) -> Iterator[str]:
             yield service.url
 
 
-def _measure(
-    client: Client, data: Path, only: Sequence[str], modes: Sequence[str]
-) -> tuple[list[Measure], list[str]]:
-    """All measures, and what was skipped and why."""
+def _evaluate(client: Client, data: Path, only: Sequence[str], modes: Sequence[str]) -> Outcome:
     evaluations: dict[str, Evaluation] = {
         "sts": sts.evaluate,
         "exact": exact.evaluate,
         "beir": partial(beir.evaluate, modes=modes),
         "moments": moments.evaluate,
     }
-    measures: list[Measure] = []
-    skipped: list[str] = []
+    outcome = Outcome()
     for name in only:
         started = time.monotonic()
         try:
-            measures += evaluations[name](client, data)
+            outcome.measures.extend(evaluations[name](client, data))
+            message = f"took {time.monotonic() - started:.0f} s"
         except MissingData as missing:
-            skipped.append(f"{name}: {missing}")
-            console.print(f"  skipped {name}: no data set {missing}", markup=False)
-        else:
-            console.print(f"  {name} took {time.monotonic() - started:.0f} s", markup=False)
-    return measures, skipped
+            message = f"skipped, no data set: {missing}"
+            outcome.skipped.append(f"{name}: {missing}")
+        except EvaluationError as error:
+            message = f"FAILED: {error}"
+            outcome.failed.append(f"{name}: {error}")
+        console.print(f"  {name} {message}", markup=False, soft_wrap=True)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -37,10 +37,7 @@ class Client:
     def __init__(self, url: str) -> None:
         limits = httpx.Limits(max_connections=SEARCH_THREADS)
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, limits=limits)
-        try:
-            (self.model,) = self._call("GET", "/v1/models")["data"]
-        except (httpx.HTTPError, EvaluationError) as error:
-            raise EvaluationError(f"there is no embeddings-service at {url}: {error}") from error
+        (self.model,) = self._call("GET", "/v1/models")["data"]
 
     def __enter__(self) -> "Client":
         return self
@@ -75,9 +72,9 @@ class Client:
                     self._store(media_item_id, part, embedding_type)
             yield
         finally:
-            for media_item_id in media_items:
-                path = f"/media/{quote(media_item_id, safe='')}"
-                self._call("DELETE", path, params={"embedding_type": embedding_type})
+            removed = sum(self._remove(name, embedding_type) for name in media_items)
+        if removed != len(documents):
+            raise EvaluationError(f"{removed} of {len(documents)} stored segments were removed")
 
     def search(
         self, queries: Sequence[str], embedding_type: Type, top_k: int, **further: Any
@@ -126,8 +123,17 @@ class Client:
         if stored != len(documents):
             raise EvaluationError(f"{stored} of {len(documents)} segments were stored")
 
+    def _remove(self, media_item_id: str, embedding_type: Type) -> int:
+        path = f"/media/{quote(media_item_id, safe='')}"
+        answer = self._call("DELETE", path, params={"embedding_type": embedding_type})
+        deleted: int = answer["embeddings_deleted"]
+        return deleted
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        response = self._http.request(method, path, **arguments)
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise EvaluationError(f"{method} {self._http.base_url}{path}: {error}") from error
         if response.is_error:
             raise EvaluationError(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response.json()

@@ -1,6 +1,6 @@
 """What an evaluation hands back: numbers, and which of them have to be what."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 NEAR_NUMPY = 0.001
 
@@ -21,6 +21,20 @@ class Measure:
     target: str | None = None
     met: bool | None = None
     mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that was measured, what had no data set, and what could not be measured and why."""
+
+    measures: list[Measure] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def targets_met(self) -> bool:
+        """Whether nothing failed and every measure with a target meets it."""
+        return not self.failed and all(measure.met is not False for measure in self.measures)
 
 
 def at_least(least: float, measure: Measure) -> Measure:

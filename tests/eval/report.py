@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.eval.measures import Measure
+from tests.eval.measures import Measure, Outcome
 
 
 def print_table(measures: Sequence[Measure], console: Console) -> None:
@@ -38,16 +38,9 @@ def print_table(measures: Sequence[Measure], console: Console) -> None:
     console.print(table)
 
 
-def write_json(
-    path: Path, measures: Sequence[Measure], skipped: Sequence[str], about: Mapping[str, Any]
-) -> None:
+def write_json(path: Path, outcome: Outcome, about: Mapping[str, Any]) -> None:
     """Write everything that was measured, and what wasn't and why."""
-    document = {
-        **about,
-        "measures": [asdict(measure) for measure in measures],
-        "skipped": list(skipped),
-        "targets_met": all(measure.met is not False for measure in measures),
-    }
+    document = {**about, **asdict(outcome), "targets_met": outcome.targets_met}
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

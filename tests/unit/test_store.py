@@ -11,6 +11,7 @@ import pytest
 from storage_samples import CLIP, DIMENSION, FRAME, MODEL, TRANSCRIPT, segment, vector_of
 
 from deployments.core import schema_sql, store_check
+from deployments.core import store as store_module
 from deployments.core.errors import (
     NotReady,
     ServiceError,
@@ -195,6 +196,55 @@ def test_closing_waits_for_readers(store: Store) -> None:
     closer.join()
     reader.join()
     assert read == [0]
+
+
+@pytest.fixture
+def small_log(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(store_module, "_LOG_BYTES", 100_000)
+    monkeypatch.setattr(store, "_log_limit", 100_000)
+    return tmp_path / "store.sqlite3-wal"
+
+
+def test_the_log_grows_behind_a_long_read_and_is_emptied_after_it(
+    store: Store, small_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_LOG_WAIT_MS", 5)
+    with store.reading() as long_read:
+        assert long_read.commit_id() == 0
+        for number in range(60):
+            added(store, f"{number}")
+        assert small_log.stat().st_size > 500_000
+        assert long_read.sequences(TRANSCRIPT).tolist() == []
+    sizes = []
+    for number in range(60, 90):
+        added(store, f"{number}")
+        sizes.append(small_log.stat().st_size)
+    assert 0 in sizes
+    assert max(sizes[sizes.index(0) :]) < 150_000
+    assert len(names_in(store)) == 90
+
+
+def test_the_log_stays_small_though_reads_overlap(store: Store, small_log: Path) -> None:
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            with store.reading() as reader:
+                reader.commit_id()
+                ended.wait(0.005)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    sizes = []
+    for number in range(100):
+        added(store, f"{number}")
+        sizes.append(small_log.stat().st_size)
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert max(sizes) < 1_000_000  # 100,000 on an idle machine; 5,000,000 without trimming
+    assert len(names_in(store)) == 100
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -212,6 +212,31 @@ def test_vectors_that_are_not_finite_are_an_error(tmp_path):
         encoder.encode(encoder.tokenize(["a"], "query"))
 
 
+def test_half_precision_is_close_and_given_up_if_it_overflows(tmp_path, caplog):
+    from safetensors.torch import load_file, save_file
+
+    # What CUDA gets; torch's CPU kernels know half precision too.
+    folder = write_tiny_model(tmp_path / "tiny", prompts=PROMPTS)
+    encoder = torch_encoder(folder)
+    tokens = encoder.tokenize(TINY_TEXTS, "query")
+    single = encoder.encode(tokens)
+    encoder._halve(folder)
+    assert encoder._model.dtype.itemsize == 2
+    half = encoder.encode(tokens)
+    assert half.dtype == np.float32
+    np.testing.assert_allclose(half, single, atol=5e-3)
+    np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
+
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"].mul_(1e6)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = torch_encoder(folder)
+    single = encoder.encode(tokens)
+    encoder._halve(folder)
+    assert "Encoding in single precision" in caplog.text
+    np.testing.assert_array_equal(encoder.encode(tokens), single)
+
+
 @pytest.mark.parametrize(
     "vectors",
     [

@@ -1,0 +1,39 @@
+"""`embeddings-service`: the command line. Each command imports what it needs when it runs."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from deployments.client import folder_commands
+from deployments.core.errors import ServiceError
+
+
+class _Commands(TyperGroup):
+    """Commands whose errors are a message and exit code 1; wrong usage has exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except ServiceError as error:
+            message = error.detail
+        except OSError as error:
+            message = str(error)
+        typer.echo(f"Error: {message}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Work with the embeddings service and with its index folders.",
+)
+folder_commands.register(app)
+
+
+if __name__ == "__main__":
+    app()

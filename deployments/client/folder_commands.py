@@ -1,0 +1,161 @@
+"""Commands that work on an index folder itself, most of them beside a running service."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from deployments.client.legacy_command import import_legacy
+from deployments.client.options import (
+    AsJson,
+    IndexDir,
+    absolute,
+    index_folder,
+    print_counts,
+    print_json,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an app."""
+    commands: dict[str, Callable[..., None]] = {
+        "backup": backup,
+        "restore": restore,
+        "verify": verify,
+        "export": export,
+        "import": import_,
+        "import-legacy": import_legacy,
+    }
+    for name, command in commands.items():
+        app.command(name)(command)
+
+
+def backup(
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="A new or empty folder.")],
+    index_dir: IndexDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the index while the service runs.
+
+    The copy holds every write that was acknowledged before, is verified, and appears as a whole.
+    """
+    from deployments.core.backup import back_up
+
+    folder, target = index_folder(index_dir), absolute(dest)
+    copied = back_up(folder, target)
+    if as_json:
+        print_json({"folder": folder, "backup": target, **asdict(copied)})
+        return
+    print_counts(copied.segments)
+    for reason in copied.left_out:
+        typer.echo(f"Left out, to be rebuilt from the store: {reason}")
+    typer.echo(f"{folder} was copied to {target} ({copied.store_bytes:,} bytes) and verified.")
+
+
+def restore(
+    src: Annotated[Path, typer.Argument(metavar="SRC", help="What `backup` made.")],
+    index_dir: IndexDir = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move an index that is there aside.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup in place of an index that no service uses."""
+    from deployments.core.restore import restore as restore_backup
+
+    folder, source = index_folder(index_dir), absolute(src)
+    restored = restore_backup(source, folder, force=force)
+    if as_json:
+        print_json(
+            {"folder": folder, "backup": source, "kept": restored.kept, **asdict(restored.copied)}
+        )
+        return
+    print_counts(restored.copied.segments)
+    if restored.kept:
+        typer.echo(f"The index that was there before is in {restored.kept}.")
+    typer.echo(f"{folder} is restored from {source}.")
+
+
+def verify(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="An index folder or backup; else FAISS_INDEX_DIR."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is wrong with an index, and change nothing.
+
+    Works beside a running service. The exit code is 1 if anything is wrong.
+    """
+    from deployments.core.folder_verify import verify_folder
+
+    folder = index_folder(directory)
+    verdict = verify_folder(folder)
+    if as_json:
+        print_json({"folder": folder, "problems": verdict.problems, **asdict(verdict)})
+    else:
+        if verdict.segments:
+            print_counts(verdict.segments)
+        for line in [*verdict.problems, *(f"Note: {note}" for note in verdict.notes)]:
+            typer.echo(line)
+        count = len(verdict.problems)
+        typer.echo(
+            f"{folder} has {count} problem{'s' if count > 1 else ''}."
+            if count
+            else f"{folder} is whole (model {verdict.model.name if verdict.model else '?'})."
+        )
+    if verdict.problems:
+        raise typer.Exit(1)
+
+
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
+    form: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(
+            "--format",
+            help="Parquet if the name ends in .parquet, else JSON Lines.",
+            show_default=False,
+        ),
+    ] = None,
+    index_dir: IndexDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all segments to a file.
+
+    With ids, texts, times, metadata, vectors and the model, so that `import` needs no encoding.
+    """
+    from deployments.core.export import Format, export_folder
+
+    folder, path = index_folder(index_dir), absolute(file)
+    exported = export_folder(folder, path, Format(form) if form else None)
+    if as_json:
+        print_json({"folder": folder, "file": path, **asdict(exported)})
+        return
+    print_counts(exported.segments)
+    typer.echo(f"{folder} was exported to {path} ({exported.file_bytes:,} bytes).")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `export` wrote.")],
+    index_dir: IndexDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Store what `export` wrote, with its vectors.
+
+    In a new index folder, or in addition to one that no service uses.
+    """
+    from deployments.core.export import import_file
+
+    folder, path = index_folder(index_dir), absolute(file)
+    imported = import_file(path, folder)
+    if as_json:
+        print_json({"folder": folder, "file": path, **asdict(imported)})
+        return
+    stored = imported.stored
+    typer.echo(
+        f"{path}: {stored.records} segments of model {imported.model.name} are in {folder}, "
+        f"{stored.changed} of them new or changed."
+    )

@@ -1,0 +1,131 @@
+"""The command that moves over from the service that this one replaces."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deployments.client.options import AsJson, absolute, print_json
+
+if TYPE_CHECKING:
+    from deployments.core.legacy_import import ImportedLegacy
+    from deployments.core.legacy_types import SampleCheck
+    from deployments.core.settings import Settings
+
+DEFAULT_CHECK = 20
+"""Texts of each type that are encoded anew."""
+
+_SAMPLES_AT_ONCE = 16
+
+
+def import_legacy(
+    directory: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="The old service's folder; else FAISS_INDEX_DIR."),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="The new index folder; FAISS_INDEX_DIR if not given.", show_default=False
+        ),
+    ] = None,
+    skip_bad_rows: Annotated[
+        bool, typer.Option("--skip-bad-rows", help="Report rows that can't be taken, and go on.")
+    ] = False,
+    check: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            show_default=str(DEFAULT_CHECK),
+            help="Texts of each type to encode anew, to notice vectors of another model; 0: none.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move over from the old service, with its vectors.
+
+    Reads transcript_index.faiss, transcript_metadata.pkl and so on. EMBEDDING_MODEL must be the
+    model that made them. Where the old files lie in the new index folder, they end up in its
+    subfolder `legacy`.
+    """
+    from deployments.core.legacy_import import import_legacy as import_folder
+    from deployments.core.model_identity import read_identity
+    from deployments.core.model_source import find_model
+    from deployments.core.settings import Settings
+
+    settings = Settings.load()
+    folder = absolute(into) if into else settings.faiss_index_dir
+    source = absolute(directory) if directory else settings.faiss_index_dir
+    model = read_identity(settings.embedding_model, find_model(settings.embedding_model))
+    imported = import_folder(
+        source,
+        folder,
+        model,
+        skip_bad_rows=skip_bad_rows,
+        check=_sample_check(settings, check),
+    )
+    if as_json:
+        print_json({"folder": folder, "model": asdict(model), **asdict(imported)})
+    else:
+        _print_imported(imported, folder, model.name)
+
+
+def _sample_check(settings: "Settings", count: int | None) -> "SampleCheck | None":
+    """A check with the configured model; None if it isn't asked for and can't be loaded."""
+    from deployments.core.errors import ModelError
+    from deployments.core.legacy_types import SampleCheck
+    from deployments.core.segments import Vectors
+    from deployments.core.text_encoder import load_text_encoder
+
+    if count == 0:
+        return None
+    try:
+        encoder = load_text_encoder(
+            settings.embedding_model,
+            device=settings.embedding_device,
+            backend=settings.embedding_backend,
+            threads=settings.embeddings_encoder_threads,
+            cache_dir=settings.embeddings_cache_dir,
+        )
+    except ModelError as error:
+        if count is not None:
+            raise
+        typer.echo(f"Vectors are not compared with the model: {error.detail}", err=True)
+        return None
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        tokens = encoder.tokenize(texts, "document")
+        starts = range(0, len(tokens), _SAMPLES_AT_ONCE)
+        return np.concatenate(
+            [encoder.encode(tokens[start : start + _SAMPLES_AT_ONCE]) for start in starts]
+        )
+
+    return SampleCheck(encode, DEFAULT_CHECK if count is None else count)
+
+
+def _print_imported(imported: "ImportedLegacy", folder: Path, model: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not imported.types:
+        typer.echo(f"{folder} was imported already; its old files are in {imported.legacy_folder}.")
+        return
+    table = Table("type", "index", "rows", "imported", "duplicates", "no metadata", "no text",
+                  "skipped", "lowest cosine")  # fmt: skip
+    for kind, each in imported.types.items():
+        cosine = "-" if each.lowest_cosine is None else f"{each.lowest_cosine:.4f}"
+        table.add_row(
+            kind.value, each.index, str(each.rows), str(each.imported), str(each.duplicates),
+            str(each.without_metadata), str(each.without_text), str(len(each.skipped)),
+            f"{cosine} of {each.checked}",
+        )  # fmt: skip
+    Console().print(table)
+    for kind, each in imported.types.items():
+        for bad in each.skipped:
+            typer.echo(f"Skipped {kind} row {bad.row}: {bad.reason}")
+    typer.echo(f"Imported into {folder} as vectors of {model}.")
+    typer.echo(f"The old files are in {imported.legacy_folder}.")

@@ -1,0 +1,148 @@
+"""Everything in an index folder as one file, and such a file into a folder again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from deployments.core import exchange_jsonl, exchange_parquet
+from deployments.core.bulk_records import Record, Stored, store_records
+from deployments.core.durable_files import Disk, Sink
+from deployments.core.errors import InvalidInput, StoreDamaged, StoreMismatch
+from deployments.core.exchange_header import Header
+from deployments.core.folder_view import FolderView, read_folder
+from deployments.core.segment_index import SegmentIndex
+from deployments.core.segment_rows import checksum, segment_from
+from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.storage_errors import translated
+from deployments.core.store_inspection import exists
+
+_ROWS_AT_ONCE = 1000
+
+
+class Format(StrEnum):
+    """Forms of an exported file."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+_MODULES: dict[Format, ModuleType] = {
+    Format.JSONL: exchange_jsonl,
+    Format.PARQUET: exchange_parquet,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    model: ModelIdentity
+    segments: dict[EmbeddingType, int]
+    file_bytes: int
+
+
+def export_folder(
+    folder: Path, path: Path, form: Format | None = None, disk: Disk | None = None
+) -> Exported:
+    """Write all segments of a folder with their vectors, beside a running service or not.
+
+    All are of one moment, in the order in which they were stored. The file, Parquet if its name
+    ends so and else JSON Lines, is replaced when it is complete and durable; memory doesn't grow
+    with it. Raises InvalidInput, StoreDamaged for a row that isn't what was stored, StoreError.
+    """
+    disk = disk or Disk()
+    if form is None:
+        form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
+    write = _MODULES[form].write
+
+    def export(view: FolderView) -> Exported:
+        counts = view.counts()
+        header = Header(view.model, sum(counts.values()))
+
+        def produce(sink: Sink) -> None:
+            write(header, _records(view), sink)
+
+        with translated(f"Cannot write {path}"):
+            disk.write_atomically(path, produce)
+            return Exported(view.model, counts, path.stat().st_size)
+
+    return read_folder(folder, export)
+
+
+def _records(view: FolderView) -> Iterator[Record]:
+    with translated("Cannot read the store"):
+        rows = view.reader.connection.execute(
+            "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
+            "metadata, text_hash, truncated, checksum, vector "
+            "FROM segments LEFT JOIN vectors USING (seq) ORDER BY seq"
+        )
+    while True:
+        with translated("Cannot read the store"):
+            block = rows.fetchmany(_ROWS_AT_ONCE)
+        if not block:
+            return
+        for seq, kind, *fields, truncated, mark, vector in block:
+            if vector is None or checksum(seq, kind, fields, bool(truncated), vector) != mark:
+                raise StoreDamaged(
+                    f"Row {seq} of {view.folder} is not what was stored. Restore the folder from "
+                    "a backup; `embeddings-service verify` lists all damaged rows."
+                )
+            media_item_id, *segment, _ = fields
+            yield Record(
+                EmbeddingType(kind),
+                media_item_id,
+                segment_from(seq, segment),
+                np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
+                bool(truncated),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was read and stored."""
+
+    model: ModelIdentity
+    stored: Stored
+
+
+def import_file(path: Path, folder: Path) -> Imported:
+    """Store the segments of an exported file, with its vectors, in a new or existing folder.
+
+    A segment that is there already is replaced by the file's. A run that was cut off has stored a
+    part of them, and the same call stores the rest.
+
+    Raises InvalidInput that names what is wrong and where, StoreMismatch for a newer version or
+    another model than the folder's, FolderLocked if a service uses the folder, StoreError.
+    """
+    with translated(f"Cannot read {path}"):
+        with path.open("rb") as file:
+            start = file.read(len(exchange_parquet.MAGIC))
+        form = exchange_parquet if start == exchange_parquet.MAGIC else exchange_jsonl
+        try:
+            header = form.read_header(path)
+        except (InvalidInput, StoreMismatch) as error:
+            raise type(error)(f"{path} can't be imported: {error.detail}.") from error
+        _require_model(folder, header.model)
+        with SegmentIndex.open(folder, header.model) as index:
+            try:
+                stored = store_records(index, form.read_records(path, header))
+            except InvalidInput as error:
+                raise InvalidInput(f"{path} can't be imported: {error.detail}.") from error
+    return Imported(header.model, stored)
+
+
+def _require_model(folder: Path, model: ModelIdentity) -> None:
+    if not exists(folder):
+        return
+    present = read_folder(folder, lambda view: view.model)
+    if (present.fingerprint, present.dimension) != (model.fingerprint, model.dimension):
+        raise StoreMismatch(
+            f"The file has vectors of model {model.name} ({model.dimension} dimensions, "
+            f"fingerprint {model.fingerprint[:12]}), but {folder} of {present.name} "
+            f"({present.dimension} dimensions, fingerprint {present.fingerprint[:12]}). Vectors "
+            "of two models can't be compared: import into a new folder."
+        )
