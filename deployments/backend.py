@@ -27,6 +27,7 @@ from deployments.core.segments import (
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind
 from deployments.ingress import create_app
+from deployments.logs import log_as_serve
 
 ENCODER_CALLS_IN_FLIGHT = 2
 MAX_QUERIES_PER_CALL = 64
@@ -105,17 +106,22 @@ class ServeBackend:
         )
 
     async def check(self) -> IndexStats:
-        """Encode and search for real, then count segments."""
+        """Count segments, then encode and search for real."""
         try:
+            # The index first and without patience: its own reason is better than a time-out.
+            stats = await call(
+                lambda: self._index.stats.remote(),
+                what="the index",
+                timeout_s=HEALTH_TIMEOUT_S,
+                patience_s=0,
+            )
             # Past the coalescer: health is asked for most when the queue is long.
             await call(
                 lambda: self._encoder.search.remote([PROBE]),
                 what="the encoder",
                 timeout_s=HEALTH_TIMEOUT_S,
             )
-            return await call(
-                lambda: self._index.stats.remote(), what="the index", timeout_s=HEALTH_TIMEOUT_S
-            )
+            return stats
         except (NotReady, DeadlineExceeded):
             # A call to a deployment that can't start only waits; Serve knows why.
             failure = await asyncio.to_thread(_failed_deployment)
@@ -176,6 +182,7 @@ class Ingress:
     def __init__(
         self, settings: Settings, encoder: DeploymentHandle, index: DeploymentHandle
     ) -> None:
+        log_as_serve()
         self._settings = settings
         self._backend = ServeBackend(settings, encoder, index)
 

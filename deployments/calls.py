@@ -21,10 +21,12 @@ from ray.serve.handle import DeploymentResponse
 
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
-logger = logging.getLogger("ray.serve.calls")
+logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+PATIENCE_S = 15.0
+"""Longer than a replica takes to restart; after it, callers hear that they should try again."""
 
 
 async def call(
@@ -33,11 +35,12 @@ async def call(
     what: str,
     timeout_s: float,
     repeatable: bool = True,
+    patience_s: float = PATIENCE_S,
 ) -> Any:
-    """Await a remote call, and repeat it while its target restarts, until `timeout_s` is over.
+    """Await a remote call for at most `timeout_s`, and repeat it while its target restarts.
 
     `send` makes the call; `what` names its target in messages. With `repeatable` False, only a
-    call that surely never began is sent again.
+    call that surely never began is sent again. `patience_s` after the first call none is sent.
 
     Raises the service's errors only: those of the target as they are, NotReady when the target
     didn't come back in time, DeadlineExceeded when it didn't answer, Overloaded when its queue is
@@ -45,6 +48,7 @@ async def call(
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
+    last_call = loop.time() + min(patience_s, timeout_s)
     pause_s = FIRST_PAUSE_S
     while True:
         response = send()
@@ -59,8 +63,8 @@ async def call(
             ) from None
         except Exception as error:
             translated, begun = _translate(error, what)
-            out_of_time = loop.time() + pause_s >= deadline
-            if not isinstance(translated, NotReady) or out_of_time or (begun and not repeatable):
+            too_late = loop.time() + pause_s >= last_call
+            if not isinstance(translated, NotReady) or too_late or (begun and not repeatable):
                 raise translated from error
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

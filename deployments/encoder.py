@@ -23,8 +23,9 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind, load_text_encoder
+from deployments.logs import log_as_serve
 
-logger = logging.getLogger("ray.serve.encoder")
+logger = logging.getLogger(__name__)
 
 INDEX_CALLS_IN_FLIGHT = 4
 MAX_GROUPS_PER_CALL = 16
@@ -40,6 +41,7 @@ class Encoder:
     """Encodes queries before bulk, in batches by tokens; holds nothing that must survive."""
 
     def __init__(self, settings: Settings, index: DeploymentHandle) -> None:
+        log_as_serve()
         self._timeout_s = settings.embeddings_timeout_s
         self._index = index
         encoder = load_text_encoder(

@@ -26,8 +26,9 @@ from deployments.core.segments import (
     Vectors,
 )
 from deployments.core.settings import Settings
+from deployments.logs import log_as_serve
 
-logger = logging.getLogger("ray.serve.index")
+logger = logging.getLogger(__name__)
 
 SEARCH_THREADS = 4
 LOCK_POLL_S = 0.2
@@ -42,6 +43,7 @@ class Index:
     """
 
     def __init__(self, settings: Settings) -> None:
+        log_as_serve()
         self._settings = settings
         self._model: ModelIdentity = read_identity(
             settings.embedding_model, find_model(settings.embedding_model)

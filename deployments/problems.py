@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from deployments.core.errors import InvalidInput, ServiceError, UnreadableBody
 from deployments.core.schemas import Problem, field_problems
 
-logger = logging.getLogger("ray.serve.problems")
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_PROBLEMS = 20

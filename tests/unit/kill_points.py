@@ -8,6 +8,7 @@ new process says what the index holds ("survived"), and the command is run once 
 ("repeated"). One JSON document a kill goes to standard output.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -31,29 +32,39 @@ _CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "sqlite
 
 def main() -> None:
     template, work, *command = sys.argv[1:]
-    step = 0
-    while True:
-        step += 1
+    for step in itertools.count(1):
         place = Path(work) / str(step)
         shutil.copytree(template, place)
-        arguments = [argument.replace("{}", str(place)) for argument in command]
-        status = in_child(lambda step=step, arguments=arguments: run(arguments, kill_at=step))
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0, f"step {step} failed: {status}"
-            return
-        assert os.WTERMSIG(status) == signal.SIGKILL, status
-        document: dict[str, Any] = {"step": step, "files": files(place)}
-        # Looked at in a copy: opening an index changes it.
-        looked_at = Path(work) / f"{step}-looked-at"
-        shutil.copytree(place, looked_at)
-        document["survived"] = answer(lambda: contents(looked_at / "index"))
-        status = in_child(lambda arguments=arguments: run(arguments))
-        document["repeated_status"] = os.WEXITSTATUS(status) if os.WIFEXITED(status) else "killed"
-        document["repeated_files"] = files(place)
-        document["repeated"] = answer(lambda: contents(place / "index"))
-        print(json.dumps(document), flush=True)
+        document = observe(place, command, step)
         shutil.rmtree(place)
-        shutil.rmtree(looked_at)
+        if document is None:
+            return
+        print(json.dumps(document), flush=True)
+
+
+def observe(place: Path, command: list[str], step: int) -> dict[str, Any] | None:
+    """What one kill left, or None if the command ended before it."""
+    arguments = [argument.replace("{}", str(place)) for argument in command]
+    status = in_child(lambda: run(arguments, kill_at=step))
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, f"step {step} failed: {status}"
+        return None
+    assert os.WTERMSIG(status) == signal.SIGKILL, status
+    # Looked at in a copy: opening an index changes it.
+    looked_at = place.with_name("looked-at")
+    shutil.copytree(place, looked_at)
+    survived = answer(lambda: contents(looked_at / "index"))
+    shutil.rmtree(looked_at)
+    left = files(place)
+    status = in_child(lambda: run(arguments))
+    return {
+        "step": step,
+        "files": left,
+        "survived": survived,
+        "repeated_status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else "killed",
+        "repeated_files": files(place),
+        "repeated": answer(lambda: contents(place / "index")),
+    }
 
 
 def in_child(action: Callable[[], None]) -> int:

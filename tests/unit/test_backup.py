@@ -36,7 +36,7 @@ from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType
 
 HERE = Path(__file__).parent
-CHECKPOINTS = sorted(f"{kind}_index.faiss" for kind in EmbeddingType)
+INDEX_FILES = sorted([*(f"{kind}_index.faiss" for kind in EmbeddingType), "store.sqlite3"])
 
 
 def fill(index: SegmentIndex) -> None:
@@ -107,7 +107,7 @@ def test_a_backup_is_an_index_folder_with_the_same_content(closed: Path, target:
     assert copied.model == MODEL
     assert copied.segments == {TRANSCRIPT: 3, FRAME: 1, CLIP: 0}
     assert copied.left_out == []
-    assert names(target) == [*CHECKPOINTS, "store.sqlite3"]
+    assert names(target) == INDEX_FILES
     assert copied.store_bytes == (target / "store.sqlite3").stat().st_size
     assert names(target.parent) == ["monday"]
     assert verify_folder(target).problems == []
@@ -287,7 +287,7 @@ def test_a_restored_folder_has_the_backup(closed: Path, target: Path, tmp_path: 
     restored = restore(target, new)
     assert restored.kept is None
     assert restored.copied.segments == {TRANSCRIPT: 3, FRAME: 1, CLIP: 0}
-    assert names(new) == [".lock", *CHECKPOINTS, "store.sqlite3"]
+    assert names(new) == [".lock", *INDEX_FILES]
     assert names(new.parent) == ["index"]
     assert transcripts(new) == FILLED
 
@@ -389,7 +389,7 @@ def test_files_of_the_old_service_are_moved_aside(closed: Path, target: Path) ->
     assert kept is not None
     assert names(kept) == ["transcript_index.faiss", "transcript_metadata.pkl"]
     assert (kept / "transcript_metadata.pkl").read_bytes() == b"old metadata"
-    assert names(closed) == [".lock", *CHECKPOINTS, "store.sqlite3"]
+    assert names(closed) == [".lock", *INDEX_FILES]
     assert transcripts(closed) == FILLED
 
 
