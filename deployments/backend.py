@@ -66,7 +66,16 @@ class ServeBackend:
 
     async def search(self, query: Query) -> list[Hit]:
         """Find segments, best first. Searches that wait at the same time share a call."""
-        return await self._searches.submit(query)
+        try:
+            # From here on and not from the call: while the index restarts, others' calls hold
+            # the places of those that wait.
+            async with asyncio.timeout(self._timeout_s):
+                return await self._searches.submit(query)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the search wasn't answered within {self._timeout_s:g} s; `serve status` tells "
+                "whether encoder and index run"
+            ) from None
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """Vectors and numbers of tokens of texts that aren't stored."""

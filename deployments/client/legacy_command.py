@@ -114,15 +114,23 @@ def _print_imported(imported: "ImportedLegacy", folder: Path, model: str) -> Non
     if not imported.types:
         typer.echo(f"{folder} was imported already; its old files are in {imported.legacy_folder}.")
         return
-    table = Table("type", "index", "rows", "imported", "duplicates", "no metadata", "no text",
-                  "skipped", "lowest cosine")  # fmt: skip
-    for kind, each in imported.types.items():
-        cosine = "-" if each.lowest_cosine is None else f"{each.lowest_cosine:.4f}"
-        table.add_row(
-            kind.value, each.index, str(each.rows), str(each.imported), str(each.duplicates),
-            str(each.without_metadata), str(each.without_text), str(len(each.skipped)),
-            f"{cosine} of {each.checked}",
-        )  # fmt: skip
+    types = imported.types.values()
+    table = Table("", *(kind.value for kind in imported.types))
+    facts: dict[str, Sequence[object]] = {
+        "index": [each.index for each in types],
+        "rows": [each.rows for each in types],
+        "imported": [each.imported for each in types],
+        "repeated, the last one taken": [each.duplicates for each in types],
+        "without metadata, left out": [each.without_metadata for each in types],
+        "bad, skipped": [len(each.skipped) for each in types],
+        "without text": [each.without_text for each in types],
+        "compared with the model": [each.checked for each in types],
+        "lowest cosine": [
+            "-" if each.lowest_cosine is None else f"{each.lowest_cosine:.4f}" for each in types
+        ],
+    }
+    for label, values in facts.items():
+        table.add_row(label, *(str(value) for value in values))
     Console().print(table)
     for kind, each in imported.types.items():
         for bad in each.skipped:

@@ -172,9 +172,6 @@ class TokenBatcher:
             await job.done
         except asyncio.CancelledError:
             self._stats.cancelled_calls += 1
-            if job.done.done() and not job.done.cancelled():
-                # Ended and cancelled in the same iteration: nobody else will look at its error.
-                job.done.exception()
             raise
         finally:
             self._finish(job)

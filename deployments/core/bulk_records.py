@@ -75,7 +75,8 @@ def _groups(batch: list[Record]) -> Iterator[list[Record]]:
     names: set[str] = set()
     place = None
     for record in batch:
-        here = (record.embedding_type, key_of(record.media_item_id))
+        # 1 and "1" are one media item, but come back in the form that was stored.
+        here = (record.embedding_type, type(record.media_item_id), record.media_item_id)
         name = key_of(record.segment.id)
         if group and (here != place or name in names):
             yield group

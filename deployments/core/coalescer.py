@@ -73,9 +73,6 @@ class Coalescer(Generic[Item, Result]):
             return await future
         except asyncio.CancelledError:
             self._waiting.pop(future, None)
-            if future.done() and not future.cancelled():
-                # Ended and cancelled in the same iteration: nobody else will look at its error.
-                future.exception()
             raise
 
     async def close(self) -> None:

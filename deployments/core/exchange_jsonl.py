@@ -60,8 +60,9 @@ def read_header(path: Path) -> Header:
         rows = _count_lines(file)
     if header.segments not in (None, rows):
         raise InvalidInput(
-            f"its header says {header.segments} segments, but it has {rows}: it was cut off or "
-            "changed. If that was on purpose, correct or remove `segments` in its first line"
+            f"its header says {header.segments} segments, but it has {rows} whole lines of them: "
+            "it was cut off or changed. If that is as it should be, correct or remove `segments` "
+            "in its first line"
         )
     return header
 
@@ -87,11 +88,8 @@ def _next_line(file: IO[bytes]) -> bytes:
 
 
 def _count_lines(file: IO[bytes]) -> int:
-    lines, last = 0, b"\n"
-    while block := file.read(_BLOCK_BYTES):
-        lines += block.count(b"\n")
-        last = block[-1:]
-    return lines if last == b"\n" else lines + 1
+    # A last line without an end was cut off.
+    return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK_BYTES), b""))
 
 
 def _document(line: bytes) -> Any:

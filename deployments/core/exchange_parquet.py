@@ -24,12 +24,12 @@ MAGIC = b"PAR1"
 """The first bytes of a Parquet file."""
 
 _HEADER_KEY = b"embeddings-service"
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 1024
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def write(header: Header, records: Iterable[Record], sink: Sink) -> None:
-    """Write all records, 2048 in a row group. Raises InvalidInput if pyarrow isn't installed."""
+    """Write all records, 1024 in a row group. Raises InvalidInput if pyarrow isn't installed."""
     arrow, parquet = _pyarrow()
     schema = _schema(arrow, header.model.dimension).with_metadata(
         {_HEADER_KEY: _JSON.encode(header.document())}

@@ -11,7 +11,7 @@ import numpy as np
 from deployments.core import exchange_jsonl, exchange_parquet
 from deployments.core.bulk_records import Record, Stored, store_records
 from deployments.core.durable_files import Disk, Sink
-from deployments.core.errors import InvalidInput, StoreDamaged, StoreMismatch
+from deployments.core.errors import InvalidInput, ServiceError, StoreDamaged, StoreMismatch
 from deployments.core.exchange_header import Header
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.segment_index import SegmentIndex
@@ -125,14 +125,18 @@ def import_file(path: Path, folder: Path) -> Imported:
         try:
             header = form.read_header(path)
         except (InvalidInput, StoreMismatch) as error:
-            raise type(error)(f"{path} can't be imported: {error.detail}.") from error
+            raise type(error)(_refusal(path, error)) from error
         _require_model(folder, header.model)
         with SegmentIndex.open(folder, header.model) as index:
             try:
                 stored = store_records(index, form.read_records(path, header))
             except InvalidInput as error:
-                raise InvalidInput(f"{path} can't be imported: {error.detail}.") from error
+                raise InvalidInput(_refusal(path, error)) from error
     return Imported(header.model, stored)
+
+
+def _refusal(path: Path, error: ServiceError) -> str:
+    return f"{path} can't be imported: {error.detail.rstrip('.')}."
 
 
 def _require_model(folder: Path, model: ModelIdentity) -> None:

@@ -1,5 +1,6 @@
 """Everything that can be wrong with an index folder, found without changing it."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def _verify_store(view: FolderView, recorded: int) -> Verdict:
             f"The store is at commit {view.commit_id}, but commit {recorded} was made durable in "
             "it: it was replaced by an older copy, or its -wal file was removed."
         )
-    return Verdict(view.model, view.commit_id, view.counts(), problems)
+    counts: dict[EmbeddingType, int] = {}
+    with suppress(StoreDamaged):  # then the problems say so
+        counts = view.counts()
+    return Verdict(view.model, view.commit_id, counts, problems)
 
 
 def _verify_checkpoint(folder: Path, kind: EmbeddingType, verdict: Verdict) -> None:
@@ -79,7 +83,7 @@ def _verify_checkpoint(folder: Path, kind: EmbeddingType, verdict: Verdict) -> N
             verdict.checkpoint_problems.append(problem)
     elif loaded.flaw is not Flaw.MISSING:
         verdict.checkpoint_problems.append(f"{loaded.reason}; it can be rebuilt from the store.")
-    elif verdict.segments[kind]:
+    elif verdict.segments.get(kind):
         verdict.notes.append(f"{loaded.reason}; the next start rebuilds it from the store.")
 
 

@@ -31,6 +31,8 @@ class LegacyVectors:
     rows: Rows
     _keys: Rows
     _index: Any
+    _owner: Any
+    """What frees `_index` at its end: Faiss' wrapper of the whole file."""
 
     def take(self, positions: Rows) -> Vectors:
         """The vectors of `rows[positions]`, as they were added, (positions, dimension)."""
@@ -69,9 +71,7 @@ def read_metadata(path: Path) -> tuple[dict[int, Any], bool]:
         if isinstance(value, list | tuple):
             return dict(enumerate(value)), True
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f"it holds a {type(value).__name__}, expected a list or dict of rows"
-            )
+            raise InvalidInput(f"it holds a {type(value).__name__}, expected a list or a dict")
         return {_row_number(key): metadata for key, metadata in value.items()}, False
     except InvalidInput as error:
         raise InvalidInput(f"{path} can't be read: {error.detail}.") from error
@@ -93,7 +93,7 @@ def read_vectors(path: Path) -> LegacyVectors:
     with translated(f"Cannot read {path}"):
         path.open("rb").close()
     try:
-        index = faiss.read_index(str(path))
+        owner = index = faiss.read_index(str(path))
     except RuntimeError as error:
         raise InvalidInput(f"{path} can't be read by Faiss: {error}") from error
     form = type(index).__name__
@@ -118,7 +118,7 @@ def read_vectors(path: Path) -> LegacyVectors:
     if len(rows) != len(keys) or len(np.unique(rows)) != len(rows):
         raise InvalidInput(f"{path} has several vectors with the same number.")
     order = np.argsort(rows)
-    return LegacyVectors(form, index.d, rows[order], keys[order], index)
+    return LegacyVectors(form, index.d, rows[order], keys[order], index, owner)
 
 
 def _ivf_keys(index: Any) -> Rows:

@@ -49,7 +49,7 @@ def import_legacy(
     All or nothing: if a row of any type can't be taken, nothing is imported, unless
     `skip_bad_rows`. If `source` is `folder`, the old files move to its subfolder `legacy` once
     the store is durable. After a kill at any moment the old files are whole, and the same call
-    finishes the import or starts it anew.
+    finishes the import or starts it anew; after a finished one it changes nothing.
 
     Raises InvalidInput for files that can't be taken, with their rows; FolderLocked if a service
     uses the folder; LegacyFolder, StoreError.
@@ -117,19 +117,18 @@ def _keep_legacy(folder: Path, files: list[Path], disk: Disk) -> Path:
 
 
 def _finish(folder: Path, disk: Disk) -> ImportedLegacy:
-    """Do what an import still had to do that was killed when its store was in place already."""
+    """Do what is left of an import whose store is in place already, if there was one."""
     left = [path for paths in legacy_files(folder).values() for path in paths]
-    places = [path for path in sorted(folder.glob(f"{LEGACY}*")) if path.is_dir()]
-    for place in places:
-        with translated(f"Cannot compare the old files with {place}"):
-            kept = all(
-                (place / file.name).exists() and same_content(place / file.name, file)
-                for file in left
-            )
-        if left and kept:
-            with translated(f"Cannot remove what is in {place} from {folder}"):
+    for place in sorted(folder.glob(f"{LEGACY}*")):
+        if not legacy_files(place):
+            continue
+        with translated(f"Cannot remove what is in {place} from {folder}"):
+            kept = [(place / file.name).exists() for file in left]
+            if all(kept) and all(same_content(place / file.name, file) for file in left):
                 for file in left:
                     file.unlink()
                 disk.sync_folder(folder)
-            return ImportedLegacy({}, place)
+                with incoming_folder(folder):
+                    pass  # removes what the killed run has left in it
+                return ImportedLegacy({}, place)
     raise InvalidInput(f"{folder} has a store of this service already; nothing was imported.")

@@ -9,8 +9,9 @@ from enum import IntEnum
 from deployments.core.segments import Vectors
 from deployments.core.text_encoder import Tokens
 
-WINDOW_BATCHES = 8
-"""Bulk texts are sorted by length within as many tokens as this number of micro-batches holds."""
+WINDOW_BATCHES = 16
+"""Bulk texts are sorted by length within as many tokens as so many micro-batches hold. With 512
+tokens of transcripts, 16 leave 7 % padding and 8 leave 11 %; unsorted, it would be half."""
 
 QUERY_BATCHES_PER_BULK = 8
 """While both wait, so many micro-batches of queries go before one of bulk: under a constant load

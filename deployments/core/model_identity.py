@@ -227,9 +227,9 @@ def _tensors(file: Path) -> Iterator[tuple[str, str, str, str]]:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             size = file.stat().st_size
-            header = json.loads(stream.read(length)) if length <= size else None
-            if not isinstance(header, dict):
+            if length > size:
                 raise ValueError("it has no header")
+            header = dict(json.loads(stream.read(length)))
             end = max((tensor["data_offsets"][1] for name, tensor in header.items()
                        if name != "__metadata__"), default=0)  # fmt: skip
             if 8 + length + end != size:

@@ -34,7 +34,8 @@ def read_plain_pickle(data: bytes) -> Any:
 
     Admits dict (also ordered), list, tuple, set, frozenset, str, bytes, bytearray, int, float,
     bool, None, the types of datetime with fixed offsets, and scalars of numpy, which become
-    Python's own. Values that the pickle uses several times are shared, and can contain themselves.
+    Python's own. Values that the pickle uses several times are shared, and can contain themselves;
+    one made by hand can hold the admitted types and stand-ins themselves, which do nothing.
 
     Raises InvalidInput that names the first other type or function, or says what is malformed.
     """

@@ -2,14 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from .errors import StoreDamaged
 from .segment_rows import checksum
 from .storage_errors import translated
 from .store_sql import StoreReader
-
-_BLOCK_ROWS = 1000
 
 
 def problems(reader: StoreReader, dimension: int) -> list[str]:
@@ -20,13 +19,15 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     seconds.
     """
     found: list[str] = []
-    try:
-        with translated("Cannot verify the store"):
-            found.extend(_structure(reader.connection))
-            found.extend(_rows(reader.connection, dimension))
-    except StoreDamaged as error:
-        # What was found before is worth more than the place where reading had to end.
-        found.append(error.detail)
+    for check in (_structure, _segments_alone, _vectors_alone, partial(_rows, dimension=dimension)):
+        # Where one can't be read to its end, what it found and the other checks still count.
+        try:
+            with translated("Cannot verify the store"):
+                for problem in check(reader.connection):
+                    found.append(problem)
+        except StoreDamaged as error:
+            if error.detail not in found:
+                found.append(error.detail)
     return found
 
 
@@ -34,10 +35,16 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
     for (message,) in connection.execute("PRAGMA integrity_check(100)"):
         if message != "ok":
             yield f"SQLite: {message}."
+
+
+def _segments_alone(connection: sqlite3.Connection) -> Iterator[str]:
     for (seq,) in connection.execute(
         "SELECT seq FROM segments WHERE seq NOT IN (SELECT seq FROM vectors)"
     ):
         yield f"Row {seq} has no vector."
+
+
+def _vectors_alone(connection: sqlite3.Connection) -> Iterator[str]:
     for (seq,) in connection.execute(
         "SELECT seq FROM vectors WHERE seq NOT IN (SELECT seq FROM segments)"
     ):
@@ -50,9 +57,8 @@ def _rows(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
         "metadata, text_hash, truncated, checksum, vector "
         "FROM segments JOIN vectors USING (seq) ORDER BY seq"
     )
-    while block := rows.fetchmany(_BLOCK_ROWS):
-        for row in block:
-            yield from _flaws(row, dimension)
+    for row in rows:
+        yield from _flaws(row, dimension)
 
 
 def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:

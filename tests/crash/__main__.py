@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.crash import recovery_time, restart_check
 from tests.crash.campaign import Campaign, Options
 
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=120, help="start no kill after these")
     parser.add_argument("--json", type=Path, help="write the report there too")
     parser.add_argument("--folder", type=Path, help="work there instead of a temporary folder")
+    parser.add_argument("--short", action="store_true", help="begin with the ten of `make test`")
     parser.add_argument("--only", default="", help="kinds of kills with this in their name")
     parser.add_argument(
         "--default-transport", action="store_true", help="without HAProxy and gRPC handles"
@@ -32,7 +34,21 @@ def main() -> int:
         default="",
         help="break a promise on purpose, to see that it is noticed",
     )
+    parser.add_argument(
+        "--restart-check",
+        action="store_true",
+        help="instead: compare 1,000 answers over 20,000 segments before and after restarts",
+    )
+    parser.add_argument(
+        "--recovery-time",
+        action="store_true",
+        help="instead: measure how long an index of 100,000 segments takes to open",
+    )
     arguments = parser.parse_args()
+    if arguments.restart_check:
+        return 0 if restart_check.check(segments=20_000, queries=1000) else 1
+    if arguments.recovery_time:
+        return 0 if recovery_time.measure(segments=100_000) else 1
     seed = secrets.randbelow(10**6) if arguments.seed is None else arguments.seed
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="crash-"))
     options = Options(
@@ -43,6 +59,7 @@ def main() -> int:
         sabotage=arguments.sabotage,
         default_transport=arguments.default_transport,
         only=arguments.only,
+        short=arguments.short,
     )
     print(f"Seed {seed}, folder {folder}", flush=True)
     report = Campaign(options).run()

@@ -90,6 +90,7 @@ class Client(threading.Thread):
         self._random = random.Random(f"client {setting.seed} {number}")
         self._revision = 0
         self._number = number
+        self._unsure: int | str | None = None
         # Integers, strings that look like them, and strings with everything a path may trip over.
         self._media: list[int | str] = [
             [1000 * number + i, str(1000 * number + i), f"a/b ü?&#%2F {number}.{i}"][i % 3]
@@ -105,6 +106,9 @@ class Client(threading.Thread):
 
     def _act(self) -> None:
         media_item_id = self._random.choice(self._media)
+        if self._unsure is not None and self._random.random() < 0.7:
+            # Would a write that wasn't answered come late, it would undo the next one.
+            media_item_id, self._unsure = self._unsure, None
         if self._ledger.parked(str(media_item_id)):
             return
         dice = self._random.random()
@@ -191,6 +195,7 @@ class Client(threading.Thread):
         else:
             self._ledger.leave_unknown(write, str(answer))
             self._report.count("writes unknown")
+            self._unsure = write.media_item_id
         if answer.status is None:
             time.sleep(0.1)
 

@@ -50,11 +50,11 @@ def main() -> int:
     except (EvaluationError, StartError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
-    if options.json:
-        write_json(options.json, outcome, about)
     if outcome.measures:
         print_table(outcome.measures, console)
-    elif not outcome.failed:
+    if options.json:
+        write_json(options.json, outcome, about)
+    if not outcome.measures and not outcome.failed:
         return 2
     return 0 if outcome.targets_met else 1
 
@@ -87,9 +87,14 @@ def _service(url: str | None) -> Iterator[str]:
         yield url.rstrip("/")
         return
     with tempfile.TemporaryDirectory(prefix="eval-", ignore_cleanup_errors=True) as folder:
-        environment = {"RAY_TMPDIR": f"{folder}/ray"}
         console.print(f"Starting a service; its log is {folder}/serve.log", markup=False)
-        with Service(Path(folder), environment=environment) as service:
+        service = Service(Path(folder), environment={"RAY_TMPDIR": f"{folder}/ray"})
+        # Serve's default is the same for every cluster of this machine, and shared silently: what
+        # is meant for another service while that one restarts would be stored in this one.
+        http, grpc = service.extra_ports
+        service.environment["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(http)
+        service.environment["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"] = str(grpc)
+        with service:
             yield service.url
 
 

@@ -98,7 +98,7 @@ def _compare_one(
         position = positions[key]
         error = abs(1.0 - hit["distance"] - scores[position])
         found.largest_score_error = max(found.largest_score_error, float(error))
-        found.scores += error > SCORE_TOLERANCE
+        found.scores += bool(error > SCORE_TOLERANCE)
         if position == best:
             continue
         if documents[position].text == documents[best].text:

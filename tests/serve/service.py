@@ -40,10 +40,15 @@ class Service:
         }
         self._child: Popen | None = None
 
-    def start(self) -> "Service":
+    def begin(self) -> Popen:
+        """Start without waiting until requests can be served."""
         self._child = local.start(self.config, self.log, self.environment)
+        return self._child
+
+    def start(self) -> "Service":
+        child = self.begin()
         try:
-            local.wait_until_ready(self.url, self._child, 120)
+            local.wait_until_ready(self.url, child, 120)
         except BaseException:
             self.stop()
             print(self.log.read_text()[-6000:])

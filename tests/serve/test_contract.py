@@ -224,3 +224,14 @@ def test_vectors_agree_with_sentence_transformers(service, model):
             if result["metadata"]["media_item_id"] == "vectors"
         }
         np.testing.assert_allclose([found[i] for i in range(len(texts))], cosines, atol=1e-4)
+
+
+def test_requests_and_answers_larger_than_a_grpc_message(service):
+    """Calls between replicas carry 4 MiB unless they are told otherwise."""
+    note = "n" * 5000
+    segments = [{"id": i, "text": "the same few words", "note": note} for i in range(2000)]
+    assert service.embed("large", segments, "clip")["embeddings_created"] == 2000
+    found = service.search("the same few words", "clip", top_k=1000)
+    assert [result["metadata"]["segment_id"] for result in found] == list(range(1000))
+    assert {result["metadata"]["note"] for result in found} == {note}
+    assert service.delete("/media/large").json()["embeddings_deleted"] == 2000

@@ -14,6 +14,7 @@ from schemathesis.specs.openapi.checks import (
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
 
+
 def _can_be_wrong(operation):
     """Whether the document lets a request be invalid: a path may be any text."""
     inputs = [parameter["in"] for parameter in operation.get("parameters", [])]

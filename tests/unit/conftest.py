@@ -1,8 +1,11 @@
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from folder_samples import fill
 from storage_samples import MODEL
 
 from deployments.core.segment_index import SegmentIndex
@@ -24,3 +27,46 @@ def open_index(folder: Path) -> Iterator[Callable[[], SegmentIndex]]:
 @pytest.fixture
 def index(open_index: Callable[[], SegmentIndex]) -> SegmentIndex:
     return open_index()
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in which syncing costs nothing, where there is one: a kill loses no writes."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield Path(place)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a backup can be made."""
+    return tmp_path / "backups" / "monday"
+
+
+@pytest.fixture
+def filled(open_index: Callable[[], SegmentIndex]) -> SegmentIndex:
+    """An open index with three transcript segments and a frame."""
+    index = open_index()
+    fill(index)
+    return index
+
+
+@pytest.fixture
+def closed(filled: SegmentIndex) -> Path:
+    """The folder of that index, closed."""
+    filled.close()
+    return filled.folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder for the old service's files."""
+    return tmp_path / "old"
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """A folder for the new index."""
+    return tmp_path / "new"

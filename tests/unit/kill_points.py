@@ -8,21 +8,35 @@ new process says what the index holds ("survived"), and the command is run once 
 ("repeated"). One JSON document a kill goes to standard output.
 """
 
+import io
 import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
+import rich.console
+import rich.table  # noqa: F401
 from storage_samples import MODEL, stored
 
-from deployments.client import legacy_command  # noqa: F401 - what the commands import lazily
 from deployments.client.cli import app
-from deployments.core import backup, export, legacy_import, restore  # noqa: F401
+from deployments.core import (  # noqa: F401
+    backup,
+    export,
+    legacy_import,
+    model_identity,
+    model_source,
+    restore,
+    settings,
+    text_encoder,
+)
 from deployments.core.errors import ServiceError
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType
@@ -30,40 +44,55 @@ from deployments.core.segments import EmbeddingType
 _CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "sqlite3.connect"}
 
 
+def kill_everywhere(template: Path, *command: str) -> list[dict[str, Any]]:
+    """What this program says of a command, in a process of its own: here threads are running."""
+    with tempfile.TemporaryDirectory(dir=template.parent) as work:
+        done = subprocess.run(
+            [sys.executable, __file__, str(template), work, *command],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def main() -> None:
     template, work, *command = sys.argv[1:]
+    # The command line takes the dimension from a model's files.
+    model_source.find_model = Path
+    model_identity.read_identity = lambda name, folder: MODEL
+    with suppress(SystemExit), redirect_stderr(io.StringIO()):
+        app(["verify"])  # so that not every child has to import what this imports
+    before: list[str] = []
     for step in itertools.count(1):
         place = Path(work) / str(step)
         shutil.copytree(template, place)
-        document = observe(place, command, step)
-        shutil.rmtree(place)
-        if document is None:
+        arguments = [argument.replace("{}", str(place)) for argument in command]
+        status = in_child(lambda arguments=arguments, step=step: run(arguments, kill_at=step))
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0, f"step {step} failed: {status}"
             return
-        print(json.dumps(document), flush=True)
+        assert os.WTERMSIG(status) == signal.SIGKILL, status
+        left = files(place)
+        # Between some steps nothing happens to the files.
+        if left != before:
+            print(json.dumps({"step": step, "files": left, **observe(place, arguments)}))
+        before = left
+        shutil.rmtree(place)
 
 
-def observe(place: Path, command: list[str], step: int) -> dict[str, Any] | None:
-    """What one kill left, or None if the command ended before it."""
-    arguments = [argument.replace("{}", str(place)) for argument in command]
-    status = in_child(lambda: run(arguments, kill_at=step))
-    if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0, f"step {step} failed: {status}"
-        return None
-    assert os.WTERMSIG(status) == signal.SIGKILL, status
+def observe(place: Path, arguments: list[str]) -> dict[str, Any]:
     # Looked at in a copy: opening an index changes it.
     looked_at = place.with_name("looked-at")
     shutil.copytree(place, looked_at)
     survived = answer(lambda: contents(looked_at / "index"))
     shutil.rmtree(looked_at)
-    left = files(place)
     status = in_child(lambda: run(arguments))
     return {
-        "step": step,
-        "files": left,
         "survived": survived,
         "repeated_status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else "killed",
-        "repeated_files": files(place),
         "repeated": answer(lambda: contents(place / "index")),
+        "repeated_files": files(place),
     }
 
 
@@ -123,7 +152,12 @@ def contents(folder: Path) -> Any:
 
 
 def files(place: Path) -> list[str]:
-    return sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    """Paths and sizes."""
+    return sorted(
+        f"{path.relative_to(place)} {path.stat().st_size}"
+        for path in place.rglob("*")
+        if path.is_file()
+    )
 
 
 if __name__ == "__main__":

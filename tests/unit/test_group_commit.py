@@ -31,7 +31,7 @@ class HeldIndex:
 
     def apply(self, operations: Sequence[Operation]) -> list[UpsertResult | int | ServiceError]:
         self.entered.set()
-        self.let_go.wait()
+        self.let_go.wait(10)
         self.groups.append(list(operations))
         if self.failure is not None:
             raise self.failure

@@ -123,12 +123,23 @@ def test_a_job_that_ends_after_the_window_was_cut_is_dropped(loop):
     assert queue.take() is None
 
 
+def test_a_window_of_ended_jobs_hides_nothing(loop):
+    queue = MicroBatchQueue(1)
+    dropped = distinct_rows(loop, BULK, [1] * 3 * WINDOW_BATCHES)
+    kept = rows_of(loop, BULK, [1], tag=-1)
+    queue.add(dropped, BULK)
+    queue.add(kept, BULK)
+    dropped[0].job.done.cancel()
+    assert queue.take().groups == [kept]
+
+
 def test_under_constant_queries_bulk_gets_its_share(loop):
     queue = MicroBatchQueue(1)
-    queue.add(rows_of(loop, BULK, [1, 1], tag=7), BULK)
+    queue.add(distinct_rows(loop, BULK, [1, 1, 1]), BULK)
     queue.add(distinct_rows(loop, QUERY, [1] * 20), QUERY)
     priorities = [batch.groups[0][0].job.priority for batch in drain(queue)]
-    assert priorities == [QUERY] * QUERY_BATCHES_PER_BULK + [BULK] + [QUERY] * 12
+    round_of_queries = [QUERY] * QUERY_BATCHES_PER_BULK
+    assert priorities == [*round_of_queries, BULK, *round_of_queries, BULK, *[QUERY] * 4, BULK]
 
 
 jobs = st.lists(

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -120,6 +121,12 @@ def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(tiny, expor
     exported.write(export)
     with pytest.raises(ModelError, match=r"is off by 0\.001"):
         OnnxTextEncoder(export, tiny[0])
+
+
+def test_without_onnx_runtime_there_is_a_model_error(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match="ONNX Runtime isn't installed"):
+        OnnxTextEncoder(tiny[1], tiny[0])
 
 
 def test_a_graph_that_cannot_be_loaded_is_a_model_error(tiny, export):

@@ -205,6 +205,8 @@ def test_truncation_is_remembered(index: SegmentIndex) -> None:
     assert apply(index, encoded) == UpsertResult(stored=3, changed=3, truncated=2)
     bare = Upsert(TRANSCRIPT, 1, request.segments)
     assert apply(index, bare) == UpsertResult(stored=3, truncated=2)
+    changed = Upsert(TRANSCRIPT, 1, (segment("a", x=1), segment("b", x=2)))
+    assert apply(index, changed) == UpsertResult(stored=2, changed=2, truncated=1)
     moved = Upsert(TRANSCRIPT, 1, (segment("d", "text of c"), segment("b", x=1)), replace=True)
     assert apply(index, moved) == UpsertResult(stored=2, changed=2, removed=2, truncated=1)
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -31,7 +32,7 @@ from storage_samples import (
     stored,
 )
 
-from deployments.core import folder_check
+from deployments.core import checkpoint, folder_check
 from deployments.core.checkpoint import path_of
 from deployments.core.errors import (
     FolderLocked,
@@ -472,6 +473,35 @@ def test_checkpoints_become_due(index: SegmentIndex, monkeypatch: pytest.MonkeyP
     assert index.checkpoint_due()
     assert not index._checkpoints.schedule.due({TRANSCRIPT: 25_001})
     assert index._checkpoints.schedule.due({TRANSCRIPT: 25_000})
+
+
+def test_rows_that_change_while_a_checkpoint_is_written_stay_pending(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_segments(index, 1, segment("a"), segment("b"))
+    write = checkpoint.write
+
+    def write_slowly(*arguments: Any) -> None:
+        store_segments(index, 2, segment("c"))
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write", write_slowly)
+    index.checkpoint()
+    monkeypatch.undo()
+    assert index._checkpoints.schedule.pending()[TRANSCRIPT] > 0
+    index.checkpoint()
+    assert index._checkpoints.schedule.pending() == {}
+
+
+def test_the_commit_mark_of_another_store_says_nothing(folder: Path) -> None:
+    folder.mkdir()
+    other = {"store_id": "another", "commit_id": 1000}
+    (folder / "store.last_commit").write_text(json.dumps(other))
+    with SegmentIndex.open(folder, MODEL) as index:
+        store_segments(index, 1, segment("a"))
+    (folder / "store.last_commit").write_text(json.dumps(other))
+    with SegmentIndex.open(folder, MODEL) as index:
+        assert set(stored(index)) == {(1, "a")}
 
 
 def test_the_commit_mark_survives_nonsense(open_index: Open, folder: Path) -> None:

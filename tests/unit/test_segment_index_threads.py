@@ -106,13 +106,13 @@ def test_a_search_waits_for_a_commit_to_be_published(
 
     def slowly(*arguments: object) -> None:
         durable.set()
-        publish.wait()
+        publish.wait(10)
         take_in(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(index, "_take_in", slowly)
     writer = threading.Thread(target=store_segments, args=(index, 1, segment("a", "new")))
     writer.start()
-    durable.wait()
+    durable.wait(10)
     found: list[str] = []
     reader = threading.Thread(target=lambda: found.append(find(index)[0].segment.text))
     reader.start()
@@ -179,7 +179,7 @@ def test_closing_while_searches_and_checkpoints_run(open_index: Open) -> None:
             assert index._closed
 
     with running(4, use) as failures:
-        searched.wait()
+        searched.wait(10)
         index.close()
     assert failures == []
     assert len(stored(open_index())) == 200

@@ -182,12 +182,12 @@ def test_closing_waits_for_readers(store: Store) -> None:
     def reading() -> None:
         with store.reading() as reader:
             inside.set()
-            leave.wait()
+            leave.wait(10)
             read.append(reader.commit_id())
 
     reader = threading.Thread(target=reading)
     reader.start()
-    inside.wait()
+    inside.wait(10)
     closer = threading.Thread(target=store.close)
     closer.start()
     closer.join(0.05)
