@@ -14,8 +14,8 @@
     │   ├── StoreUnwritable          503  read-only folder, input/output error
     │   │   └── StoreFull            507
     │   ├── StoreDamaged             503
-    │   ├── StoreMismatch            503  written with another model or dimension, or a newer version
-    │   └── LegacyFolder             503  files of the service that this one replaces, not imported yet
+    │   ├── StoreMismatch            503  of another model, dimension or newer version
+    │   └── LegacyFolder             503  files of the old service, not imported yet
     ├── ModelError
     │   ├── ModelNotFound            503
     │   └── ModelCorrupt             503
