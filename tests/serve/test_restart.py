@@ -1,5 +1,6 @@
 """What a restart keeps: everything, with the same scores."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -64,7 +65,8 @@ def test_ctrl_c_and_a_kill_keep_every_vector_and_score(folder):
 def kill_everything(service):
     family = psutil.Process(service.pid).children(recursive=True)
     for process in [psutil.Process(service.pid), *family]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # some end when their parent does
+            process.kill()
     psutil.wait_procs(family, timeout=10)
 
 
