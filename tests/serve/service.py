@@ -24,7 +24,7 @@ class Service:
         self.index_dir = folder / "index"
         self.log = folder / "serve.log"
         self.config = folder / "serve_config.yaml"
-        http, stats, metrics, *self.extra_ports = _free_ports(6)
+        http, stats, metrics, *self.extra_ports = free_ports(6)
         self.url = f"http://127.0.0.1:{http}"
         config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
         config["http_options"]["port"] = http
@@ -97,7 +97,7 @@ class Service:
         return response.json()["results"]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -1,0 +1,1 @@
+"""Speed of the service beside the design that most people would write."""
