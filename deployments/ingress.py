@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from deployments import __version__
 from deployments.body_limit import BodyLimit
-from deployments.core import schemas
+from deployments.core import fields, schemas
 from deployments.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -79,13 +79,13 @@ class Backend(EmbeddingBackend, Protocol):
 
 
 Question = Annotated[
-    schemas.Text, Query(description="What to look for.", examples=["when is a stock overbought?"])
+    fields.Text, Query(description="What to look for.", examples=["when is a stock overbought?"])
 ]
-TopK = Annotated[schemas.TopK, Query(description="How many results at most.")]
+TopK = Annotated[fields.TopK, Query(description="How many results at most.")]
 MinSimilarity = Annotated[
-    schemas.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
+    fields.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
 ]
-MediaItemId = Annotated[schemas.PathName, Path(description="As stored, an integer or a string.")]
+MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 
 _READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded)
 _BODY = problem_responses(UnreadableBody, BodyTooLarge)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.core import schemas
+from deployments.core import fields
 from deployments.core.batcher import Encoded, Priority
 from deployments.core.errors import (
     BodyTooLarge,
@@ -71,7 +71,7 @@ def _texts(value: object) -> object:
 
 
 Texts = Annotated[
-    list[schemas.Text],
+    list[fields.Text],
     BeforeValidator(_texts),
     WithJsonSchema(
         {

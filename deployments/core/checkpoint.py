@@ -19,8 +19,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from .durable_files import Disk, Reader, Sink
-from .segments import EmbeddingType, Vectors
+from deployments.core.durable_files import Disk, Reader, Sink
+from deployments.core.segments import EmbeddingType, Vectors
 
 FORMAT = 1
 MAGIC = b"EMBSCKP1"

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from .segments import EmbeddingType
+from deployments.core.segments import EmbeddingType
 
 _MANY_ROWS = 5000
 _MANY_SHARE = 0.2

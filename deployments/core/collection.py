@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .exact_search import Rows, Scores, best_rows
-from .segments import Vectors
+from deployments.core.exact_search import Rows, Scores, best_rows
+from deployments.core.segments import Vectors
 
 _FIRST_CAPACITY = 1024
 _COMPACT_SHARE = 0.1

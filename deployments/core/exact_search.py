@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from .segments import Vectors
+from deployments.core.segments import Vectors
 
 UNIT_TOLERANCE = 1e-6
 """How far the length of a stored vector may be from 1."""

@@ -4,14 +4,14 @@ import logging
 import os
 from pathlib import Path
 
-from . import checkpoint
-from .durable_files import Disk
-from .errors import LegacyFolder, StoreDamaged
-from .segments import EmbeddingType
-from .storage_errors import translated
-from .store_inspection import FILE_NAME, exists
+from deployments.core import checkpoint
+from deployments.core.durable_files import Disk
+from deployments.core.errors import LegacyFolder, StoreDamaged
+from deployments.core.segments import EmbeddingType
+from deployments.core.storage_errors import translated
+from deployments.core.store_inspection import FILE_NAME, exists
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "beegfs"}
 
@@ -51,7 +51,7 @@ def warn_of_network_file_system(folder: Path) -> None:
     """Log a warning if the folder is on a network file system."""
     kind = network_file_system(folder)
     if kind is not None:
-        log.warning(
+        logger.warning(
             "%s is on a network file system (%s), where SQLite's locking can't be trusted: put "
             "FAISS_INDEX_DIR on a local disk or a block volume.",
             folder,

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .errors import FolderLocked
-from .storage_errors import translated
+from deployments.core.errors import FolderLocked
+from deployments.core.storage_errors import translated
 
 _RECORD_BYTES = 1024
 

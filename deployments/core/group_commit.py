@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Protocol
 
-from .errors import NotReady, Overloaded, ServiceError, StoreFull
-from .segments import DeleteMedia, Upsert, UpsertResult
+from deployments.core.errors import NotReady, Overloaded, ServiceError, StoreFull
+from deployments.core.segments import DeleteMedia, Upsert, UpsertResult
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Operation = Upsert | DeleteMedia
 Pending = tuple[Operation, "Future[UpsertResult | int]"]
@@ -122,7 +122,7 @@ class GroupCommit:
                     self._apply([pending])
                 return
             if not isinstance(error, ServiceError):
-                log.exception("A group of %d writes failed unexpectedly.", len(group))
+                logger.exception("A group of %d writes failed unexpectedly.", len(group))
             for _, future in group:
                 future.set_exception(error)
             return
@@ -142,7 +142,7 @@ class GroupCommit:
                     self.checkpoint_error = None
             except Exception as error:
                 self.checkpoint_error = str(error)
-                log.warning("No checkpoint could be written: %s", error)
+                logger.warning("No checkpoint could be written: %s", error)
                 pause_s = _CHECKPOINT_RETRY_S
 
     def close(self) -> None:

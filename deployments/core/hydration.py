@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .collection import Snapshot
-from .errors import InvalidInput, StoreDamaged
-from .segment_writes import unit_vectors
-from .segments import EmbeddingType, Hit, Search, Vectors
-from .store_sql import StoreReader
+from deployments.core.collection import Snapshot
+from deployments.core.errors import InvalidInput, StoreDamaged
+from deployments.core.segment_writes import unit_vectors
+from deployments.core.segments import EmbeddingType, Hit, Search, Vectors
+from deployments.core.store_sql import StoreReader
 
 
 def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:

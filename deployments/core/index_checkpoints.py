@@ -5,17 +5,17 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import checkpoint, recovery
-from .checkpoint_schedule import CheckpointSchedule
-from .collection import Collection
-from .durable_files import Disk
-from .errors import NotReady
-from .published_state import State
-from .segments import EmbeddingType, ModelIdentity
-from .storage_errors import translated
-from .store_sql import StoreReader
+from deployments.core import checkpoint, recovery
+from deployments.core.checkpoint_schedule import CheckpointSchedule
+from deployments.core.collection import Collection
+from deployments.core.durable_files import Disk
+from deployments.core.errors import NotReady
+from deployments.core.published_state import State
+from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.storage_errors import translated
+from deployments.core.store_sql import StoreReader
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class IndexCheckpoints:
@@ -45,7 +45,7 @@ class IndexCheckpoints:
             found = recovery.recover(reader, path, expected, collection, self._disk)
             if found.flaw:
                 rebuilt[kind] = found.flaw
-                log.warning("%s: the %s index was rebuilt from the store.", found.flaw, kind)
+                logger.warning("%s: the %s index was rebuilt from the store.", found.flaw, kind)
             if found.changed_rows or not found.has_file or found.flaw:
                 self.schedule.changed(kind, found.changed_rows)
         return rebuilt

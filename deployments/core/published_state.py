@@ -4,9 +4,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .collection import Snapshot
-from .errors import NotReady
-from .segments import EmbeddingType
+from deployments.core.collection import Snapshot
+from deployments.core.errors import NotReady
+from deployments.core.segments import EmbeddingType
 
 
 @dataclass(frozen=True, slots=True)

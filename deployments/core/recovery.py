@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from . import checkpoint
-from .checkpoint import Flaw, Stamp, Unusable
-from .collection import Collection
-from .durable_files import Disk
-from .errors import StoreDamaged
-from .segments import EmbeddingType
-from .store_sql import StoreReader
+from deployments.core import checkpoint
+from deployments.core.checkpoint import Flaw, Stamp, Unusable
+from deployments.core.collection import Collection
+from deployments.core.durable_files import Disk
+from deployments.core.errors import StoreDamaged
+from deployments.core.segments import EmbeddingType
+from deployments.core.store_sql import StoreReader
 
 _BLOCK_ROWS = 4096
 _HEADROOM = 1.25

@@ -1,114 +1,13 @@
-"""Requests and responses of the REST API: their shapes, and what each field may hold."""
+"""Requests and responses of the REST API."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.core.fields import Name, Seconds, Similarity, Text, TopK, refuse, storable_json
 from deployments.core.segments import EmbeddingType, Hit, Segment, Upsert
-
-MAX_ID_CHARS = 512
-MAX_NESTING = 32
-INT64 = 2**63
-MAX_INT64_CHARS = 20
-EXACT_FLOAT_INT = 2**53
-"""Integers below this are the same as a float, so a JSON reader of any language keeps them."""
-
-
-def _refuse(code: str, message: str, **context: Any) -> PydanticCustomError:
-    return PydanticCustomError(code, message, context or None)
-
-
-def _storable_text(text: str) -> str:
-    if "\x00" in text:
-        raise _refuse("null_character", "must not contain null characters (U+0000)")
-    if (
-        any("\ud800" <= character <= "\udfff" for character in text)
-        if not text.isascii()
-        else False
-    ):
-        raise _refuse("lone_surrogate", "must be valid Unicode, without lone surrogates")
-    return text
-
-
-def _has_content(text: str) -> str:
-    if not text.strip():
-        raise _refuse("empty_text", "must contain more than white space")
-    return _storable_text(text)
-
-
-def _name(value: int | str) -> int | str:
-    if isinstance(value, int):
-        if not -INT64 <= value < INT64:
-            raise _refuse("id_too_large", "integers are limited to 64 bits; send it as a string")
-        return value
-    if not 0 < len(value) <= MAX_ID_CHARS:
-        raise _refuse("id_length", "must have 1 to {limit} characters", limit=MAX_ID_CHARS)
-    if not _storable_text(value).isprintable():
-        raise _refuse("id_characters", "must have printable characters only")
-    return value
-
-
-def _path_name(value: str) -> int | str:
-    """A name in a URL, where an integer can't be told from a string that looks like one."""
-    looks_whole = value.removeprefix("-").isdecimal() and value.isascii()
-    if looks_whole and len(value) <= MAX_INT64_CHARS and str(int(value)) == value:
-        return _name(int(value))
-    return _name(value)
-
-
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):
-        raise _refuse("number_type", "must be a number, not true or false")
-    return value
-
-
-def _whole_seconds(value: float | int) -> float | int:
-    return value if abs(value) < EXACT_FLOAT_INT else float(value)
-
-
-def _storable_json(value: object, depth: int = 0) -> None:
-    """Refuse what JSON or SQLite can't give back as it was sent."""
-    match value:
-        case str():
-            _storable_text(value)
-        case float():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise _refuse("not_finite", "must not contain NaN or Infinity")
-        case bool() | None:
-            pass
-        case int():
-            if not -INT64 <= value < INT64:
-                raise _refuse("number_too_large", "integers are limited to 64 bits")
-        case dict() | list():
-            if depth == MAX_NESTING:
-                raise _refuse("nesting", "is nested deeper than {limit} levels", limit=MAX_NESTING)
-            items = list(value) + list(value.values()) if isinstance(value, dict) else value
-            for item in items:
-                _storable_json(item, depth + 1)
-
-
-Text = Annotated[str, AfterValidator(_has_content)]
-Name = Annotated[StrictInt | StrictStr, AfterValidator(_name)]
-PathName = Annotated[str, AfterValidator(_path_name)]
-Seconds = Annotated[
-    Annotated[StrictInt, AfterValidator(_whole_seconds)] | FiniteFloat,
-    BeforeValidator(_no_boolean),
-]
-Similarity = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
-TopK = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
 
 
 class SegmentIn(BaseModel):
@@ -125,13 +24,13 @@ class SegmentIn(BaseModel):
     def _check(self) -> Self:
         start, end = self.start_time, self.end_time
         if start is not None and end is not None and end < start:
-            raise _refuse(
+            raise refuse(
                 "reversed_times",
                 "end_time ({end}) is before start_time ({start})",
                 end=end,
                 start=start,
             )
-        _storable_json(self.model_extra)
+        storable_json(self.model_extra)
         return self
 
 
@@ -184,7 +83,7 @@ class EmbedRequest(BaseModel):
             return data
         names = [name for name in ("segments", "frames", "clips") if name in data]
         if len(names) > 1:
-            raise _refuse(
+            raise refuse(
                 "several_lists", "send one list of segments, not {names}", names=" and ".join(names)
             )
         if names and names[0] != "segments":
@@ -200,7 +99,7 @@ class EmbedRequest(BaseModel):
         for position, segment in enumerate(self.segments):
             first = positions.setdefault(str(segment.id), position)
             if first != position:
-                raise _refuse(
+                raise refuse(
                     "duplicate_id",
                     "segments {first} and {second} have the same id {id}; each needs its own",
                     first=first,
@@ -215,7 +114,7 @@ class EmbedRequest(BaseModel):
         further = segment.model_extra or {}
         for name, expected in (("media_item_id", self.media_item_id), ("segment_id", segment.id)):
             if name in further and str(further.pop(name)) != str(expected):
-                raise _refuse(
+                raise refuse(
                     "contradiction",
                     "segment {position} has a {name} of its own that differs from {expected}",
                     position=position,

@@ -9,17 +9,17 @@ from types import TracebackType
 
 import numpy as np
 
-from . import folder_check, recovery, segment_writes, store_check
-from .collection import Collection
-from .commit_mark import CommitMark
-from .durable_files import Disk, remove_temporary_files
-from .errors import NotReady, ServiceError, StoreDamaged, StoreError
-from .folder_lock import FolderLock
-from .hydration import check_searches, find_hits
-from .index_checkpoints import IndexCheckpoints
-from .published_state import PublishedState, State
-from .segment_writes import Change, Changes
-from .segments import (
+from deployments.core import folder_check, recovery, segment_writes, store_check
+from deployments.core.collection import Collection
+from deployments.core.commit_mark import CommitMark
+from deployments.core.durable_files import Disk, remove_temporary_files
+from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreError
+from deployments.core.folder_lock import FolderLock
+from deployments.core.hydration import check_searches, find_hits
+from deployments.core.index_checkpoints import IndexCheckpoints
+from deployments.core.published_state import PublishedState, State
+from deployments.core.segment_writes import Change, Changes
+from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     Hit,
@@ -31,11 +31,11 @@ from .segments import (
     UpsertResult,
     Vectors,
 )
-from .storage_errors import translated
-from .store import Store
-from .store_sql import StoreWriter
+from deployments.core.storage_errors import translated
+from deployments.core.store import Store
+from deployments.core.store_sql import StoreWriter
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Operation = Upsert | DeleteMedia
 Outcome = UpsertResult | int | ServiceError
@@ -186,7 +186,7 @@ class SegmentIndex:
         except Exception as error:
             if not writer.intact:
                 raise
-            log.exception("An operation failed unexpectedly.")
+            logger.exception("An operation failed unexpectedly.")
             return ServiceError(f"The operation failed: {type(error).__name__}: {error}")
         for kind, change in made.items():
             changes.setdefault(kind, Change()).merge(change)
@@ -280,7 +280,7 @@ class SegmentIndex:
             try:
                 self._checkpoints.write(lambda: self._published.current, last=True)
             except StoreError as error:
-                log.warning("No checkpoint at the end: %s", error)
+                logger.warning("No checkpoint at the end: %s", error)
             finally:
                 self._store.close()
                 self._mark.close()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from .errors import InvalidInput, StoreDamaged
-from .segments import Id, Segment
+from deployments.core.errors import InvalidInput, StoreDamaged
+from deployments.core.segments import Id, Segment
 
 HASH_BYTES = 16
 _MAX_DEPTH = 200

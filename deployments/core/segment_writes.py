@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InvalidInput
-from .exact_search import UNIT_TOLERANCE
-from .segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
-from .segments import DeleteMedia, EmbeddingType, Id, Upsert, UpsertResult, Vectors
-from .store_sql import StoreWriter
+from deployments.core.errors import InvalidInput
+from deployments.core.exact_search import UNIT_TOLERANCE
+from deployments.core.segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
+from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Upsert, UpsertResult, Vectors
+from deployments.core.store_sql import StoreWriter
 
 _NORM_TOLERANCE = 1e-3
 

@@ -5,7 +5,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import InvalidInput, NotReady, StoreDamaged, StoreError, StoreFull, StoreUnwritable
+from deployments.core.errors import (
+    InvalidInput,
+    NotReady,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreUnwritable,
+)
 
 _PRIMARY = 0xFF  # an extended SQLite code carries its primary code in the lowest byte
 _FULL = {sqlite3.SQLITE_FULL}

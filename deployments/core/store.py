@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import schema_sql
-from .errors import NotReady, StoreUnwritable
-from .segments import EmbeddingType, ModelIdentity
-from .storage_errors import translated
-from .store_inspection import FILE_NAME, exists, require_ours
-from .store_sql import StoreReader, StoreWriter
+from deployments.core import schema_sql
+from deployments.core.errors import NotReady, StoreUnwritable
+from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.storage_errors import translated
+from deployments.core.store_inspection import FILE_NAME, exists, require_ours
+from deployments.core.store_sql import StoreReader, StoreWriter
 
 _BUSY_TIMEOUT_S = 5.0
 _IDLE_READERS = 16

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .errors import StoreDamaged
-from .segment_rows import checksum
-from .storage_errors import translated
-from .store_sql import StoreReader
+from deployments.core.errors import StoreDamaged
+from deployments.core.segment_rows import checksum
+from deployments.core.storage_errors import translated
+from deployments.core.store_sql import StoreReader
 
 
 def problems(reader: StoreReader, dimension: int) -> list[str]:

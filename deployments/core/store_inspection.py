@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import schema_sql
-from .errors import StoreDamaged, StoreMismatch
-from .segments import EmbeddingType, ModelIdentity
-from .storage_errors import translated
+from deployments.core import schema_sql
+from deployments.core.errors import StoreDamaged, StoreMismatch
+from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.storage_errors import translated
 
 FILE_NAME = "store.sqlite3"
 

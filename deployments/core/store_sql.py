@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import StoreDamaged
-from .segment_rows import SegmentRow, StoredRow, checksum, segment_from
-from .segments import EmbeddingType, Id, Segment, Vectors
-from .storage_errors import translated
+from deployments.core.errors import StoreDamaged
+from deployments.core.segment_rows import SegmentRow, StoredRow, checksum, segment_from
+from deployments.core.segments import EmbeddingType, Id, Segment, Vectors
+from deployments.core.storage_errors import translated
 
 _CHUNK = 1000  # parameters of one IN (…)
 
