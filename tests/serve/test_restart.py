@@ -75,10 +75,13 @@ def test_a_folder_of_another_model_is_refused_and_left_as_it_is(folder, tmp_path
         service.embed(1, [{"id": 1, "text": "kept"}])
     files = {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")}
     other = Service(tmp_path, {"embedding_model": make_another_model(tmp_path / "model")})
-    with pytest.raises(
-        local.StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
+    with (
+        pytest.raises(
+            local.StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
+        ),
+        other,
     ):
-        other.start()
+        pass
     assert {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")} == files
     with Service(tmp_path) as again:
         assert again.search("kept", top_k=1)[0]["metadata"]["text"] == "kept"
