@@ -42,7 +42,6 @@ class MortalService(Service):
                 CONTROL_DIR: str(self.control.folder),
                 SABOTAGE: sabotage,
                 MARK: self._mark,
-                **_own_ports(),
                 **(environment or {}),
             },
         )
@@ -111,21 +110,6 @@ class MortalService(Service):
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.index_dir, target, ignore=shutil.ignore_patterns(".lock"))
         return target
-
-
-def _own_ports() -> dict[str, str]:
-    """For what listens beside HTTP: above the ports that Linux gives to clients.
-
-    Ray's defaults are the same for all clusters of a machine. They listen there with SO_REUSEPORT,
-    so that one cluster's requests end in another one.
-    """
-    first = 61_000 + 40 * (os.getpid() % 110)
-    return {
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first + 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first + 2),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 39),
-    }
 
 
 def wait_for(condition, timeout_s: float, pause_s: float = 0.01) -> bool:
