@@ -89,11 +89,6 @@ def _service(url: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="eval-", ignore_cleanup_errors=True) as folder:
         console.print(f"Starting a service; its log is {folder}/serve.log", markup=False)
         service = Service(Path(folder), environment={"RAY_TMPDIR": f"{folder}/ray"})
-        # Serve's default is the same for every cluster of this machine, and shared silently: what
-        # is meant for another service while that one restarts would be stored in this one.
-        http, grpc = service.extra_ports
-        service.environment["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] = str(http)
-        service.environment["RAY_SERVE_FALLBACK_PROXY_GRPC_PORT"] = str(grpc)
         with service:
             yield service.url
 
