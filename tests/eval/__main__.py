@@ -88,8 +88,7 @@ def _service(url: str | None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="eval-", ignore_cleanup_errors=True) as folder:
         console.print(f"Starting a service; its log is {folder}/serve.log", markup=False)
-        service = Service(Path(folder), environment={"RAY_TMPDIR": f"{folder}/ray"})
-        with service:
+        with Service(Path(folder), environment={"RAY_TMPDIR": f"{folder}/ray"}) as service:
             yield service.url
 
 
