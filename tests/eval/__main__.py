@@ -50,6 +50,8 @@ def main() -> int:
     except (EvaluationError, StartError) as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 2
+    except KeyboardInterrupt:
+        return 130
     if outcome.measures:
         print_table(outcome.measures, console)
     if options.json:

@@ -51,7 +51,7 @@ def near_numpy(measure: Measure) -> Measure:
     """The measure, which has to be that of the plain ranking but for rounding and near-ties."""
     assert measure.numpy is not None
     near = abs(measure.value - measure.numpy) <= NEAR_NUMPY
-    return _with_target(measure, f"numpy ± {NEAR_NUMPY:g}", near)
+    return _with_target(measure, f"± {NEAR_NUMPY:g}", near)
 
 
 def _with_target(measure: Measure, target: str, met: bool) -> Measure:

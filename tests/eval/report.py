@@ -15,20 +15,19 @@ from tests.eval.measures import Measure, Outcome
 def print_table(measures: Sequence[Measure], console: Console) -> None:
     """Print the measures with the plain ranking's values and the targets."""
     table = Table(title="Quality of answers")
-    for heading in ("evaluation", "data", "mode", "measure"):
-        table.add_column(heading)
+    table.add_column("measure")
     for heading in ("service", "numpy"):
         table.add_column(heading, justify="right")
     table.add_column("target")
     table.add_column("")
     previous = None
     for measure in measures:
-        group = (measure.evaluation, measure.data, measure.mode or "")
-        if previous not in (None, group):
+        group = " ".join(filter(None, (measure.evaluation, measure.data, measure.mode)))
+        if group != previous:
             table.add_section()
+            table.add_row(f"[bold]{group}[/bold]")
         table.add_row(
-            *(group if group != previous else ("", "", "")),
-            measure.name,
+            f"  {measure.name}",
             _number(measure.value),
             _number(measure.numpy),
             measure.target or "",

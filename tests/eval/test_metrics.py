@@ -67,6 +67,8 @@ def test_the_plain_ranking_breaks_ties_by_the_documents_order():
     ranking = rank(QUERY, VECTORS, 3)
     assert ranking.positions.tolist() == [[2, 0, 3]]
     assert ranking.cosines[0] == pytest.approx([1.4 * math.sqrt(0.5), 0.8, 0.8])
+    equal = np.concatenate([VECTORS[:2]] * 100)
+    assert rank(QUERY, equal, 200).positions.tolist() == [[*range(0, 200, 2), *range(1, 200, 2)]]
 
 
 def hit(position, cosine):
@@ -93,6 +95,17 @@ def test_exact_notices_what_is_wrong():
     assert differences(RIGHT[:3]) == (1, 0, 0, 0)
     assert differences([*RIGHT[:3], RIGHT[2]])[0] == 2
     assert differences([hit(2, 0.98), *RIGHT[1:]]) == (0, 1, 0, 0)
+
+
+def test_exact_forgives_near_ties_only():
+    documents = [Document("a", "1", "one"), Document("a", "2", "two")]
+    for step, expected in ((4e-7, (0, 2)), (4e-6, (2, 0))):
+        vectors = np.array([[0.8 + step, 0.6], [0.8, 0.6]], np.float32)
+        query = np.array([[1, 0]], np.float32)
+        names = [{"media_item_id": "a", "segment_id": one.id} for one in reversed(documents)]
+        hits = [{"distance": 0.2, "metadata": metadata} for metadata in names]
+        found = exact.compare(documents, vectors, query, [hits])
+        assert (found.order, found.near_ties) == expected
 
 
 def test_beir_values():
