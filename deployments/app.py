@@ -19,7 +19,6 @@ INGRESS_CPUS = 0.1
 INDEX_CPUS = 0.2
 ENCODER_CPUS = 0.5
 
-
 # An encoder with more calls than this at work and waiting gets company.
 ENCODER_TARGET_CALLS = 4
 
@@ -33,16 +32,14 @@ HEALTH_CHECK_PERIOD_S = 1
 def index(args: dict[str, Any]) -> Application:
     """The application `index`: one replica, the writer of FAISS_INDEX_DIR."""
     settings = Settings.load(args)
-    return _deployment(Index, num_replicas=1, max_ongoing_requests=512, cpus=INDEX_CPUS).bind(
-        settings
-    )
+    return _deployment(Index, max_ongoing_requests=512, cpus=INDEX_CPUS).bind(settings)
 
 
 def embeddings(args: dict[str, Any]) -> Application:
     """The application `embeddings`: Ingress and Encoder, stateless."""
     settings = Settings.load(args)
     index_handle = DeploymentHandle("Index", INDEX_APP)
-    encoder = _deployment(Encoder, num_replicas=1, max_ongoing_requests=64, cpus=ENCODER_CPUS)
+    encoder = _deployment(Encoder, max_ongoing_requests=64, cpus=ENCODER_CPUS)
     if settings.embeddings_workers > 1:
         encoder = encoder.options(
             num_replicas="auto",
@@ -54,16 +51,14 @@ def embeddings(args: dict[str, Any]) -> Application:
                 "downscale_delay_s": 60,
             },
         )
-    ingress = _deployment(Ingress, num_replicas=1, max_ongoing_requests=2048, cpus=INGRESS_CPUS)
+    ingress = _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS)
     return ingress.bind(settings, encoder.bind(settings, index_handle), index_handle)
 
 
-def _deployment(
-    kind: type, *, num_replicas: int, max_ongoing_requests: int, cpus: float
-) -> Deployment:
+def _deployment(kind: type, *, max_ongoing_requests: int, cpus: float) -> Deployment:
     return serve.deployment(kind).options(
         name=kind.__name__,
-        num_replicas=num_replicas,
+        num_replicas=1,
         max_ongoing_requests=max_ongoing_requests,
         ray_actor_options={"num_cpus": cpus},
         health_check_period_s=HEALTH_CHECK_PERIOD_S,

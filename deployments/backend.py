@@ -32,6 +32,7 @@ from deployments.logs import log_as_serve
 ENCODER_CALLS_IN_FLIGHT = 2
 MAX_QUERIES_PER_CALL = 64
 HEALTH_TIMEOUT_S = 5.0
+PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
@@ -138,10 +139,6 @@ class ServeBackend:
                 raise failure from None
             raise
 
-    async def close(self) -> None:
-        """Let running calls end and refuse new ones."""
-        await self._searches.close()
-
     async def _encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         return await call(
             lambda: self._encoder.encode.remote(texts, kind, priority),
@@ -170,11 +167,8 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield part
 
 
-PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
-
-
 def _failed_deployment() -> DeploymentFailed | None:
-    """Which deployment Serve has given up starting, with the last line of its error."""
+    """Which deployment can't start or run, with the service's own error out of Serve's message."""
     for application in serve.status().applications.values():
         for name, deployment in application.deployments.items():
             if deployment.status in FAILED_STATUSES:

@@ -8,7 +8,7 @@
     ├── Overloaded                   429  try again later
     ├── NotReady                     503  starting, restarting, or waiting for the folder's lock
     │   ├── FolderLocked
-    │   └── DeploymentFailed              Serve gave up starting it
+    │   └── DeploymentFailed              Serve can't start it, or keep it running
     ├── DeadlineExceeded             503
     ├── StoreError
     │   ├── StoreUnwritable          503  read-only folder, input/output error
@@ -99,7 +99,7 @@ class FolderLocked(NotReady):
 
 
 class DeploymentFailed(NotReady):
-    """A part of the service can't start, and Serve has given up trying."""
+    """A part of the service can't start, or keeps failing its health check."""
 
     code = "deployment_failed"
     title = "Deployment failed"

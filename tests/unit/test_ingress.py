@@ -259,6 +259,15 @@ def test_further_fields_are_metadata(client, backend):
     assert backend.asked[0].segments[0].metadata == further
 
 
+@pytest.mark.parametrize(
+    "text", ["a\tb\r\nc", "bell \x07", "\x1b[31mred", "\x85", "e\u0301 👍🏽 \u202e"]
+)
+def test_control_characters_other_than_null_are_kept_as_sent(client, backend, text):
+    assert client.post("/embed", json=with_segment(text=text, note=text)).status_code == 200
+    (segment,) = backend.asked[0].segments
+    assert (segment.text, segment.metadata) == (text, {"note": text})
+
+
 def test_names_that_a_segment_repeats_have_to_agree(client, backend):
     agreeing = with_segment(media_item_id="1", segment_id=1)
     assert client.post("/embed", json=agreeing).status_code == 200
