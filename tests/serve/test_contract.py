@@ -154,14 +154,15 @@ def test_truncation_is_reported(service):
 
 def test_further_fields_come_back_exactly(service):
     further = {"ticker": "SPY", "tags": ["a", "b"], "n": {"x": [1, 2.5, None, True]}, "é": "日本"}
-    service.embed("fields", [{"id": "s", "text": "an unusual zebra crossing", **further}], "clip")
-    metadata = service.search("an unusual zebra crossing", "clip", top_k=1)[0]["metadata"]
+    text = "an unusual zebra\x07 crossing\n\x1b[1m"
+    service.embed("fields", [{"id": "s", "text": text, **further}], "clip")
+    metadata = service.search(text, "clip", top_k=1)[0]["metadata"]
     assert metadata == {
         "media_item_id": "fields",
         "segment_id": "s",
         "start_time": None,
         "end_time": None,
-        "text": "an unusual zebra crossing",
+        "text": text,
         **further,
     }
 
