@@ -1,9 +1,9 @@
-"""Gathers the texts of many calls into micro-batches for one encoder."""
+"""Gathers the texts of many calls into micro-batches for an encoder."""
 
 import asyncio
 import contextvars
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -13,11 +13,15 @@ from deployments.core.errors import NotReady, Overloaded, ServiceError
 from deployments.core.micro_batch import Job, MicroBatch, MicroBatchQueue, Priority, Row
 from deployments.core.segments import Vectors
 from deployments.core.text_encoder import TextEncoder, TextKind, Tokens
+from deployments.core.thread_priority import lower_priority
 
 __all__ = ["BatcherStats", "Encoded", "Priority", "TokenBatcher"]
 
 TEXTS_PER_TOKENIZATION = 128
 """Texts tokenised in one go, so that a large call never holds a tokenising thread for long."""
+
+TOKENS_WITHOUT_THREAD = 128
+"""Tokenising so few takes less than handing them to a thread and back: half a millisecond."""
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; used to estimate a call's tokens before it is tokenised."""
@@ -57,18 +61,45 @@ class BatcherStats:
     encode_seconds: float = 0.0
 
 
-class TokenBatcher:
-    """Encodes for many concurrent calls, one micro-batch at a time, queries before bulk.
+class _Lane:
+    """Where one micro-batch after the other is encoded, in a thread of its own."""
 
-    The next micro-batch is chosen when the one before is done, so a query that comes meanwhile is
-    in it. Serves one event loop; the encoder works in one thread of its own.
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        take: Callable[[], MicroBatch | None],
+        prepare_thread: Callable[[], None] | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.take = take
+        self.thread = ThreadPoolExecutor(
+            1, thread_name_prefix="encode", initializer=prepare_thread or (lambda: None)
+        )
+        self.worker: asyncio.Task[None] | None = None
+
+
+class TokenBatcher:
+    """Encodes for many concurrent calls, queries before bulk.
+
+    With a `bulk_encoder`, a second one of the same model, bulk is encoded beside the queries and
+    gives way to them by its threads' low priority: on a CPU, where a forward pass can't be
+    interrupted but a thread can. Without one, queries and bulk take turns: a query waits for at
+    most one micro-batch of bulk, and bulk for `QUERY_BATCHES_PER_BULK` of queries.
+
+    The next micro-batch is chosen when the one before is done, so a text that comes meanwhile is
+    in it. Serves one event loop.
 
     A micro-batch has at most `max_batch_tokens`, padding included. A call that would make more
     than `max_queued_tokens` of its priority wait is refused, unless nothing waits.
     """
 
     def __init__(
-        self, encoder: TextEncoder, *, max_batch_tokens: int, max_queued_tokens: int
+        self,
+        encoder: TextEncoder,
+        *,
+        max_batch_tokens: int,
+        max_queued_tokens: int,
+        bulk_encoder: TextEncoder | None = None,
     ) -> None:
         if min(max_batch_tokens, max_queued_tokens) < 1:
             raise ValueError(
@@ -80,8 +111,14 @@ class TokenBatcher:
         self._queue = MicroBatchQueue(max_batch_tokens)
         self._queued = {Priority.QUERY: 0, Priority.BULK: 0}
         self._jobs: set[Job] = set()
-        self._worker: asyncio.Task[None] | None = None
-        self._encode_thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        if bulk_encoder is None:
+            lane = _Lane(encoder, self._queue.take)
+            self._lanes = {Priority.QUERY: lane, Priority.BULK: lane}
+        else:
+            self._lanes = {
+                Priority.QUERY: _Lane(encoder, self._queue.take_queries),
+                Priority.BULK: _Lane(bulk_encoder, self._queue.take_bulk, lower_priority),
+            }
         self._tokenize_threads = ThreadPoolExecutor(4, thread_name_prefix="tokenize")
         self._stats = BatcherStats()
         self._closed = False
@@ -118,9 +155,10 @@ class TokenBatcher:
         self._closed = True
         for job in list(self._jobs):
             self._finish(job, _closing())
-        while self._worker:
-            await asyncio.wait([self._worker])
-        self._encode_thread.shutdown(wait=False)
+        while workers := [lane.worker for lane in self._lanes.values() if lane.worker]:
+            await asyncio.wait(workers)
+        for lane in self._lanes.values():
+            lane.thread.shutdown(wait=False)
         self._tokenize_threads.shutdown(wait=False)
 
     async def _tokenize(
@@ -134,6 +172,8 @@ class TokenBatcher:
                 f"{queued} tokens are waiting to be encoded and this request has about {expected}; "
                 f"the limit is {self._max_queued_tokens}; try again later"
             )
+        if expected <= TOKENS_WITHOUT_THREAD:
+            return self.encoder.tokenize(texts, kind)
         loop = asyncio.get_running_loop()
         tokens: list[Tokens] = []
         self._queued[priority] += expected
@@ -162,9 +202,10 @@ class TokenBatcher:
         self._jobs.add(job)
         self._queued[priority] += total
         self._queue.add((Row(job, i, one) for i, one in enumerate(tokens)), priority)
-        if self._worker is None:
+        lane = self._lanes[priority]
+        if lane.worker is None:
             # An empty context: the worker serves all calls, not the one that starts it.
-            self._worker = loop.create_task(self._work(), context=contextvars.Context())
+            lane.worker = loop.create_task(self._work(lane), context=contextvars.Context())
         return job
 
     async def _wait_for(self, job: Job) -> None:
@@ -189,15 +230,15 @@ class TokenBatcher:
         else:
             job.done.set_exception(error)
 
-    async def _work(self) -> None:
+    async def _work(self, lane: _Lane) -> None:
         try:
-            while batch := self._queue.take():
-                await self._encode(batch)
+            while batch := lane.take():
+                await self._encode(lane, batch)
         finally:
             # No await lies between the empty queue and this line, so no row is left behind.
-            self._worker = None
+            lane.worker = None
 
-    async def _encode(self, batch: MicroBatch) -> None:
+    async def _encode(self, lane: _Lane, batch: MicroBatch) -> None:
         rows = [row for group in batch.groups for row in group]
         for row in rows:
             row.job.tokens_queued -= len(row.tokens)
@@ -205,7 +246,7 @@ class TokenBatcher:
         started = time.perf_counter()
         try:
             vectors = await asyncio.get_running_loop().run_in_executor(
-                self._encode_thread, self.encoder.encode, batch.tokens
+                lane.thread, lane.encoder.encode, batch.tokens
             )
             if len(vectors) != len(batch.tokens):
                 raise ServiceError(f"{len(batch.tokens)} texts gave {len(vectors)} vectors")

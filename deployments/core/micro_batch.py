@@ -82,20 +82,22 @@ class MicroBatchQueue:
         (self._queries if priority is Priority.QUERY else self._bulk).extend(rows)
 
     def take(self) -> MicroBatch | None:
-        """Remove and return the next micro-batch, None if nothing waits."""
+        """Remove and return the next micro-batch of either priority, None if nothing waits."""
         if self._query_batches_in_a_row < QUERY_BATCHES_PER_BULK:
-            batch = self._take_queries() or self._take_bulk()
+            batch = self.take_queries() or self.take_bulk()
         else:
-            batch = self._take_bulk() or self._take_queries()
+            batch = self.take_bulk() or self.take_queries()
         return batch
 
-    def _take_queries(self) -> MicroBatch | None:
+    def take_queries(self) -> MicroBatch | None:
+        """Remove and return the next micro-batch of queries, None if none waits."""
         batch = self._fill(self._queries)
         if batch:
             self._query_batches_in_a_row += 1
         return batch
 
-    def _take_bulk(self) -> MicroBatch | None:
+    def take_bulk(self) -> MicroBatch | None:
+        """Remove and return the next micro-batch of bulk, None if none waits."""
         self._query_batches_in_a_row = 0
         batch = self._fill(self._window)
         if batch is None:

@@ -86,6 +86,13 @@ class TextEncoder(Protocol):
         """
         ...
 
+    def for_bulk(self) -> "TextEncoder | None":
+        """A second encoder of the model whose threads give way to this one's.
+
+        None where two would only be in each other's way, as on a GPU.
+        """
+        ...
+
 
 def load_text_encoder(
     name: str,

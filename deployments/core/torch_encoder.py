@@ -62,6 +62,10 @@ class TorchTextEncoder:
             vectors[positions] = self._forward([tokens[i] for i in positions], route)
         return vectors
 
+    def for_bulk(self) -> None:
+        """See TextEncoder. None: a GPU takes batches in turn, and torch's threads on a CPU spin."""
+        return
+
     def _forward(self, tokens: Sequence[Tokens], route: str) -> Vectors:
         with self._torch.inference_mode():
             features = self._features(tokens, route)

@@ -1,5 +1,7 @@
 import asyncio
 import contextvars
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.core.batcher import Priority, TokenBatcher
 from deployments.core.errors import ModelError, NotReady, Overloaded, ServiceError
+from deployments.core.thread_priority import NICENESS
 from tests.fakes import FakeTextEncoder, HeldTextEncoder
 
 QUERY, BULK = Priority
@@ -93,6 +96,63 @@ async def test_equal_texts_of_several_calls_are_encoded_once():
     stats = batcher.stats()
     assert (stats.batches, stats.rows, stats.duplicate_rows) == (2, 7, 4)
     assert (stats.useful_tokens, stats.padded_tokens) == (2 + 6, 2 + 6)
+    await batcher.close()
+
+
+async def test_with_an_encoder_for_bulk_a_query_waits_for_no_bulk():
+    encoder, bulk_encoder = FakeTextEncoder(), HeldTextEncoder()
+    batcher = TokenBatcher(
+        encoder, max_batch_tokens=4, max_queued_tokens=100_000, bulk_encoder=bulk_encoder
+    )
+    texts = ["a b c", "d e f", "g h i"]
+    bulk = asyncio.create_task(batcher.encode(texts, "document", BULK))
+    await begun(bulk_encoder)
+    query = await batcher.encode(["q"], "query", QUERY)
+    np.testing.assert_array_equal(query.vectors, encoder.vectors_of(["q"]))
+    assert not bulk.done()
+    bulk_encoder.let_end(3)
+    np.testing.assert_array_equal((await bulk).vectors, encoder.vectors_of(texts))
+    assert (len(encoder.batches), len(bulk_encoder.batches)) == (1, 3)
+    await batcher.close()
+
+
+async def test_closing_waits_for_the_micro_batches_of_both_encoders():
+    encoder, bulk_encoder = HeldTextEncoder(), HeldTextEncoder()
+    batcher = TokenBatcher(
+        encoder, max_batch_tokens=4, max_queued_tokens=100_000, bulk_encoder=bulk_encoder
+    )
+    calls = [
+        asyncio.create_task(batcher.encode(["a b", "c d"], "document", BULK)),
+        asyncio.create_task(batcher.encode(["e f", "g h"], "query", QUERY)),
+    ]
+    await begun(encoder)
+    await begun(bulk_encoder)
+    closing = asyncio.create_task(batcher.close())
+    encoder.let_end()
+    bulk_encoder.let_end()
+    await closing
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(outcome, NotReady)
+    assert (len(encoder.batches), len(bulk_encoder.batches)) == (1, 1)
+
+
+async def test_bulk_is_encoded_in_a_thread_that_gives_way():
+    priorities = {}
+
+    class Noting(FakeTextEncoder):
+        def encode(self, tokens):
+            thread = threading.get_native_id()
+            priorities[self] = os.getpriority(os.PRIO_PROCESS, thread)
+            return super().encode(tokens)
+
+    encoder, bulk_encoder = Noting(), Noting()
+    batcher = TokenBatcher(
+        encoder, max_batch_tokens=4, max_queued_tokens=100_000, bulk_encoder=bulk_encoder
+    )
+    await batcher.encode(["a"], "document", BULK)
+    await batcher.encode(["a"], "query", QUERY)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priorities == {encoder: own, bulk_encoder: max(own, NICENESS)}
     await batcher.close()
 
 
