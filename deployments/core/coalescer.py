@@ -17,7 +17,8 @@ class Coalescer(Generic[Item, Result]):
     """Sends items that wait at the same time as one call.
 
     A lone item goes at once. Items that are submitted in the same iteration of the event loop
-    share a call. While `max_in_flight` calls run, items collect and leave together when one ends.
+    share a call. While calls run, items collect and leave together when one ends, or as soon as
+    `full_batch` of them wait and fewer than `max_in_flight` calls run.
 
     `call` gets 1 to `max_batch` items and returns one result or exception for each, in order.
     More than `max_waiting` items that aren't sent yet are refused with Overloaded. Serves one
@@ -31,16 +32,18 @@ class Coalescer(Generic[Item, Result]):
         max_in_flight: int,
         max_batch: int,
         max_waiting: int,
+        full_batch: int = 1,
     ) -> None:
-        if min(max_in_flight, max_batch, max_waiting) < 1:
+        if min(max_in_flight, max_batch, max_waiting, full_batch) < 1:
             raise ValueError(
-                f"max_in_flight ({max_in_flight}), max_batch ({max_batch}) and "
-                f"max_waiting ({max_waiting}) must be at least 1"
+                f"max_in_flight ({max_in_flight}), max_batch ({max_batch}), max_waiting "
+                f"({max_waiting}) and full_batch ({full_batch}) must be at least 1"
             )
         self._call = call
         self._max_in_flight = max_in_flight
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._full_batch = full_batch
         self._waiting: dict[asyncio.Future[Result], Item] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._flush_is_due = False
@@ -85,14 +88,18 @@ class Coalescer(Generic[Item, Result]):
             await asyncio.wait(self._calls)
 
     def _flush_soon(self) -> None:
-        if self._flush_is_due or not self._waiting or len(self._calls) >= self._max_in_flight:
-            return
-        self._flush_is_due = True
-        asyncio.get_running_loop().call_soon(self._flush)
+        if not self._flush_is_due and self._may_send():
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _may_send(self) -> bool:
+        if not self._calls:
+            return bool(self._waiting)
+        return len(self._waiting) >= self._full_batch and len(self._calls) < self._max_in_flight
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        while self._waiting and len(self._calls) < self._max_in_flight:
+        while self._may_send():
             batch = list(islice(self._waiting.items(), self._max_batch))
             for future, _ in batch:
                 del self._waiting[future]

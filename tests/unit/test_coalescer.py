@@ -30,9 +30,13 @@ class Calls:
             self.running -= 1
 
 
-def coalescer_of(calls, max_in_flight=1, max_batch=100, max_waiting=100):
+def coalescer_of(calls, max_in_flight=1, max_batch=100, max_waiting=100, full_batch=1):
     return Coalescer(
-        calls, max_in_flight=max_in_flight, max_batch=max_batch, max_waiting=max_waiting
+        calls,
+        max_in_flight=max_in_flight,
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        full_batch=full_batch,
     )
 
 
@@ -59,6 +63,27 @@ async def test_items_of_one_iteration_share_a_call_and_keep_their_order():
     results = await asyncio.gather(*(coalescer.submit(i) for i in range(5)))
     assert results == [0, 2, 4, 6, 8]
     assert calls.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_another_call_leaves_beside_a_running_one_only_when_full():
+    calls = Calls(held=True)
+    coalescer = coalescer_of(calls, max_in_flight=2, full_batch=3)
+    tasks = await submitted(coalescer, "a")
+    tasks += await submitted(coalescer, "b", "c")
+    assert calls.batches == [["a"]]
+    tasks += await submitted(coalescer, "d")
+    assert calls.batches == [["a"], ["b", "c", "d"]]
+    tasks += await submitted(coalescer, "e", "f", "g", "h")
+    assert calls.batches == [["a"], ["b", "c", "d"]]
+    calls.release.release()
+    await settle()
+    assert calls.batches[2:] == [["e", "f", "g", "h"]]
+    tasks += await submitted(coalescer, "i")
+    for _ in range(3):
+        calls.release.release()
+        await settle()
+    assert calls.batches[3:] == [["i"]], "with no call running, one item is enough"
+    assert await asyncio.gather(*tasks) == [item * 2 for item in "abcdefghi"]
 
 
 async def test_items_collect_while_all_slots_are_busy_and_leave_together():
