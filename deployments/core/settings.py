@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     embeddings_workers: int = Field(default=1, ge=1, le=1024)
     embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
     embeddings_batch_tokens: int = Field(default=512, ge=64, le=1_048_576)
+    embeddings_query_cache: int = Field(default=10_000, ge=0, le=10_000_000)
     embeddings_queued_tokens: int = Field(default=2_000_000, ge=1024)
     embeddings_cache_dir: Folder = Field(default=Path("~/.cache/embeddings-service"))
 
