@@ -13,14 +13,12 @@ from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority
 from deployments.core.coalescer import Coalescer
 from deployments.core.errors import DeadlineExceeded, DeploymentFailed, NotReady, ServiceError
+from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
-    EmbeddingType,
-    Hit,
     IndexStats,
     ModelIdentity,
     Query,
-    Search,
     Upsert,
     UpsertResult,
 )
@@ -29,10 +27,13 @@ from deployments.core.text_encoder import TextKind
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve
 
-ENCODER_CALLS_IN_FLIGHT = 2
+# For each encoder one call that it works on and one that is on its way.
+CALLS_IN_FLIGHT_PER_ENCODER = 2
 MAX_QUERIES_PER_CALL = 64
+# Encoding costs hardly less a query in larger batches; smaller ones wait for company while a call
+# runs, since a call itself costs as much as encoding a query.
+FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
-PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
@@ -50,10 +51,11 @@ class ServeBackend:
         self._encoder = encoder
         self._index = index
         self._model: ModelIdentity | None = None
-        self._searches: Coalescer[Query, list[Hit]] = Coalescer(
+        self._searches: Coalescer[Query, Json] = Coalescer(
             self._search_all,
-            max_in_flight=ENCODER_CALLS_IN_FLIGHT,
+            max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER * settings.embeddings_workers,
             max_batch=MAX_QUERIES_PER_CALL,
+            full_batch=FULL_BATCH_QUERIES,
             max_waiting=settings.embeddings_max_queued_searches,
         )
 
@@ -65,7 +67,7 @@ class ServeBackend:
             timeout_s=self._timeout_s,
         )
 
-    async def search(self, query: Query) -> list[Hit]:
+    async def search(self, query: Query) -> Json:
         """Find segments, best first. Searches that wait at the same time share a call."""
         try:
             # From here on and not from the call: while the index restarts, others' calls hold
@@ -127,7 +129,7 @@ class ServeBackend:
             )
             # Past the coalescer: health is asked for most when the queue is long.
             await call(
-                lambda: self._encoder.search.remote([PROBE]),
+                lambda: self._encoder.check.remote(),
                 what="the encoder",
                 timeout_s=HEALTH_TIMEOUT_S,
             )
@@ -146,12 +148,16 @@ class ServeBackend:
             timeout_s=self._timeout_s,
         )
 
-    async def _search_all(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        return await call(
-            lambda: self._encoder.search.remote(queries),
+    async def _search_all(self, queries: Sequence[Query]) -> list[Json]:
+        # Those that ask the same at the same time share an answer.
+        distinct = list(dict.fromkeys(queries))
+        answers = await call(
+            lambda: self._encoder.search.remote(distinct),
             what="the encoder",
             timeout_s=self._timeout_s,
         )
+        answer_of = dict(zip(distinct, answers, strict=True))
+        return [answer_of[query] for query in queries]
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:

@@ -12,8 +12,10 @@ from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority, TokenBatcher
 from deployments.core.coalescer import Coalescer
 from deployments.core.errors import NotReady
+from deployments.core.query_cache import QueryCache
+from deployments.core.results import Json
 from deployments.core.segments import (
-    Hit,
+    EmbeddingType,
     ModelIdentity,
     Query,
     Search,
@@ -33,6 +35,8 @@ MOST_ATTEMPTS = 5
 """Rounds of encoding for one upsert: each ends with everything stored, unless another client
 changed the same segments meanwhile."""
 
+
+PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 
 _Group = tuple[list[Search], Vectors]
 
@@ -58,22 +62,27 @@ class Encoder:
         )
         self._batcher = TokenBatcher(
             encoder,
+            bulk_encoder=encoder.for_bulk(),
             max_batch_tokens=settings.embeddings_batch_tokens,
             max_queued_tokens=settings.embeddings_queued_tokens,
         )
-        self._searches: Coalescer[_Group, list[list[Hit]]] = Coalescer(
+        self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
+        self._searches: Coalescer[_Group, list[Json]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,
             max_batch=MAX_GROUPS_PER_CALL,
             max_waiting=settings.embeddings_max_queued_searches,
         )
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """The hits of each query, best first."""
-        encoded = await self._batcher.encode(
-            [query.text for query in queries], "query", Priority.QUERY
-        )
-        return await self._searches.submit(([query.search for query in queries], encoded.vectors))
+    async def search(self, queries: Sequence[Query]) -> list[Json]:
+        """The results of each query, best first."""
+        vectors = await self._queries.encode([query.text for query in queries])
+        return await self._searches.submit(([query.search for query in queries], vectors))
+
+    async def check(self) -> None:
+        """Encode and search for real, past the cache."""
+        encoded = await self._batcher.encode([PROBE.text], "query", Priority.QUERY)
+        await self._searches.submit(([PROBE.search], encoded.vectors))
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments, encoding only those whose text the index has no vector for."""
@@ -92,16 +101,16 @@ class Encoder:
         """The model that encodes."""
         return self._batcher.encoder.identity
 
-    async def _search_index(self, groups: list[_Group]) -> list[list[list[Hit]]]:
+    async def _search_index(self, groups: list[_Group]) -> list[list[Json]]:
         """One call for the searches of all groups that were encoded together."""
         searches = [search for group, _ in groups for search in group]
         vectors = np.concatenate([vectors for _, vectors in groups])
-        hits = await call(
+        results = await call(
             lambda: self._index.search.remote(searches, vectors, self._fingerprint),
             what="the index",
             timeout_s=self._timeout_s,
         )
-        rest = iter(hits)
+        rest = iter(results)
         return [list(islice(rest, len(group))) for group, _ in groups]
 
     async def _apply(self, upsert: Upsert) -> UpsertResult:

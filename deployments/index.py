@@ -14,10 +14,10 @@ from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
+from deployments.core.results import Json, results_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
-    Hit,
     IndexStats,
     ModelIdentity,
     Search,
@@ -75,12 +75,15 @@ class Index:
 
     async def search(
         self, searches: Sequence[Search], queries: Vectors, fingerprint: str
-    ) -> list[list[Hit]]:
-        """The hits of each search; `queries` has the shape (len(searches), dimension), float32."""
+    ) -> list[Json]:
+        """The results of each search; `queries` is (len(searches), dimension) float32."""
         segments = self._opened()
         self._check_model(fingerprint)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._searches, segments.search, searches, queries)
+
+        def find() -> list[Json]:
+            return [results_json(hits) for hits in segments.search(searches, queries)]
+
+        return await asyncio.get_running_loop().run_in_executor(self._searches, find)
 
     async def stats(self) -> IndexStats:
         """Counts by type."""

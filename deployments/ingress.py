@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Path, Query
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import RedirectResponse, Response
 
 from deployments import __version__
 from deployments.body_limit import BodyLimit
@@ -21,6 +21,7 @@ from deployments.core.errors import (
     StoreUnwritable,
     UnreadableBody,
 )
+from deployments.core.results import Json, search_response_json
 from deployments.core.schemas import (
     DeleteResponse,
     EmbedRequest,
@@ -35,7 +36,6 @@ from deployments.core.schemas import (
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
-    Hit,
     IndexStats,
     Search,
     Upsert,
@@ -61,8 +61,8 @@ class Backend(EmbeddingBackend, Protocol):
         """Store segments; the result has nothing missing."""
         ...
 
-    async def search(self, query: SearchQuery) -> list[Hit]:
-        """Find segments, best first."""
+    async def search(self, query: SearchQuery) -> Json:
+        """Find segments: the `results` of a SearchResponse, best first."""
         ...
 
     async def delete(self, deletion: DeleteMedia) -> int:
@@ -105,18 +105,11 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         _check_text("query", query, settings)
         if top_k > settings.embeddings_max_top_k:
             raise InvalidInput(f"top_k is {top_k}; at most {settings.embeddings_max_top_k}")
-        hits = await backend.search(
+        results = await backend.search(
             SearchQuery(query, Search(embedding_type, top_k, min_similarity))
         )
-        # Built here and not by the response model: validating thousands of fields that this
-        # service wrote itself costs more than finding them.
-        return JSONResponse(
-            {
-                "query": query,
-                "embedding_type": embedding_type,
-                "results": [schemas.result_document(i, hit) for i, hit in enumerate(hits)],
-                "timestamp": schemas.now(),
-            }
+        return Response(
+            search_response_json(query, embedding_type, results), media_type="application/json"
         )
 
     @app.post(

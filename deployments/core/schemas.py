@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.core.fields import Name, Seconds, Similarity, Text, TopK, refuse, storable_json
-from deployments.core.segments import EmbeddingType, Hit, Segment, Upsert
+from deployments.core.segments import EmbeddingType, Segment, Upsert
 
 
 class SegmentIn(BaseModel):
@@ -284,24 +284,6 @@ class Problem(BaseModel):
     detail: str
     code: str
     errors: list[FieldProblem] | None = None
-
-
-def result_document(position: int, hit: Hit) -> dict[str, Any]:
-    """A hit as the JSON of a SearchResult."""
-    distance = 1.0 - hit.cosine
-    return {
-        "index": position,
-        "similarity": min(1.0, max(0.0, hit.cosine)),
-        "distance": distance,
-        "metadata": {
-            **hit.segment.metadata,
-            "media_item_id": hit.media_item_id,
-            "segment_id": hit.segment.id,
-            "start_time": hit.segment.start_time,
-            "end_time": hit.segment.end_time,
-            "text": hit.segment.text,
-        },
-    }
 
 
 def field_problems(errors: Sequence[Any]) -> Iterator[FieldProblem]:

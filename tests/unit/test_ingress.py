@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from deployments.core.errors import FolderLocked, Overloaded, ServiceError, StoreFull
+from deployments.core.results import results_json
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -46,7 +47,7 @@ class RecordingBackend:
 
     async def search(self, query):
         self._take(query)
-        return self.hits
+        return results_json(self.hits)
 
     async def delete(self, deletion):
         self._take(deletion)

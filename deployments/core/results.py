@@ -1,0 +1,49 @@
+"""What was found, as the JSON that callers get.
+
+It is written once, where the texts are read, and passed on as bytes: building, pickling and
+validating thousands of objects on each of three hops costs more than finding them.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from deployments.core.schemas import now
+from deployments.core.segments import EmbeddingType, Hit
+
+Json = bytes
+"""A whole JSON value, UTF-8."""
+
+
+def results_json(hits: Sequence[Hit]) -> Json:
+    """Hits, best first, as the list `results` of a SearchResponse."""
+    documents = [_result(position, hit) for position, hit in enumerate(hits)]
+    try:
+        return orjson.dumps(documents)
+    except orjson.JSONEncodeError:
+        # Metadata that didn't come through the API may have integers of more than 64 bits.
+        return json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def search_response_json(query: str, embedding_type: EmbeddingType, results: Json) -> Json:
+    """A SearchResponse around its `results`."""
+    head = orjson.dumps({"query": query, "embedding_type": embedding_type})
+    return b'%b,"results":%b,"timestamp":"%b"}' % (head[:-1], results, now().encode())
+
+
+def _result(position: int, hit: Hit) -> dict[str, Any]:
+    return {
+        "index": position,
+        "similarity": min(1.0, max(0.0, hit.cosine)),
+        "distance": 1.0 - hit.cosine,
+        "metadata": {
+            **hit.segment.metadata,
+            "media_item_id": hit.media_item_id,
+            "segment_id": hit.segment.id,
+            "start_time": hit.segment.start_time,
+            "end_time": hit.segment.end_time,
+            "text": hit.segment.text,
+        },
+    }
