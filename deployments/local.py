@@ -33,6 +33,8 @@ RAY_ENVIRONMENT = {
     # Serve's fast proxy and transport; Ray wants both or neither.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Ray's workers run at niceness 15 else, behind whatever else this machine does.
+    "RAY_worker_niceness": "0",
     # Of one call between replicas, instead of 4 MiB: a request of many long segments is one call.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 1024 * 1024),
     # A cluster keeps a leaving replica reachable for 30 s. Here nobody else routes to it, and

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-NICENESS = 10
-"""Beside a busy thread of normal priority such a thread gets about a tenth of a core, so it is
-never starved; alone it gets all of it."""
+STEPS_DOWN = 10
+"""Of niceness: beside a busy thread of its process' priority such a thread gets about a tenth of a
+core, so it is never starved; alone it gets all of it."""
+
+_LOWEST = 19
 
 
 def lower_priority() -> None:
@@ -24,8 +26,8 @@ def lower_priority() -> None:
         # Where even that is forbidden, the work is done as well, only less politely.
         with contextlib.suppress(OSError):
             thread = threading.get_native_id()
-            niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + STEPS_DOWN
+            os.setpriority(os.PRIO_PROCESS, thread, min(niceness, _LOWEST))
 
 
 def at_low_priority(work: Callable[[], Result]) -> Result:

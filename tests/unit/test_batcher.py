@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deployments.core.batcher import Priority, TokenBatcher
 from deployments.core.errors import ModelError, NotReady, Overloaded, ServiceError
-from deployments.core.thread_priority import NICENESS
+from deployments.core.thread_priority import STEPS_DOWN
 from tests.fakes import FakeTextEncoder, HeldTextEncoder
 
 QUERY, BULK = Priority
@@ -152,7 +152,7 @@ async def test_bulk_is_encoded_in_a_thread_that_gives_way():
     await batcher.encode(["a"], "document", BULK)
     await batcher.encode(["a"], "query", QUERY)
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert priorities == {encoder: own, bulk_encoder: max(own, NICENESS)}
+    assert priorities == {encoder: own, bulk_encoder: min(own + STEPS_DOWN, 19)}
     await batcher.close()
 
 
