@@ -40,8 +40,8 @@ format: $(VENV)/.installed ## Bring the code into the common style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts
-	$(BIN)/python -m tests.bench $(if $(DATA),--data $(DATA))
+bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts, RESULTS=file.md to keep the tables
+	$(BIN)/python -m tests.bench $(if $(DATA),--data $(DATA)) $(if $(RESULTS),--markdown $(RESULTS))
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))
