@@ -1,0 +1,182 @@
+"""Every step of a write below SQLite fails once, or from then on: nothing acknowledged is lost."""
+
+import itertools
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from faulty_files import CHANGES, Fault, FaultyFiles, install
+from lost_power import Platter
+from storage_samples import CLIP, FRAME, MODEL, segment, upsert_of
+from write_models import Operation, after, contents
+
+from deployments.core.errors import ServiceError, StoreError, StoreUnwritable
+from deployments.core.segment_index import Outcome, SegmentIndex
+from deployments.core.segments import DeleteMedia
+from deployments.core.store import Store
+
+FULL = frozenset({"write", "sync", "shm"})
+"""What fails where there is no room. Files that exist can be opened and cut short."""
+ANY = CHANGES | {"read"}
+
+FAULTS = [
+    pytest.param({"calls": FULL, "full": True, "taken": 0.5}, id="full for a moment"),
+    pytest.param({"calls": FULL, "full": True, "lasting": True}, id="full"),
+    pytest.param({"taken": 0.9}, id="unwritable once"),
+    pytest.param({"lasting": True, "taken": 0.3}, id="unwritable"),
+    pytest.param({"calls": frozenset({"write"}), "taken": 1.0}, id="written and refused"),
+    pytest.param({"calls": frozenset({"sync"})}, id="not synced once"),
+    pytest.param({"calls": frozenset({"sync"}), "lasting": True}, id="not synced"),
+    pytest.param({"calls": frozenset({"read"})}, id="unreadable once"),
+    pytest.param({"calls": frozenset({"read"}), "lasting": True}, id="unreadable"),
+    pytest.param({"calls": ANY, "lasting": True}, id="dead"),
+]
+
+
+@pytest.fixture
+def small_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store in which a few segments are enough for everything that happens to large ones."""
+    connect = Store._connect
+
+    def connect_small(self: Store) -> sqlite3.Connection:
+        connection = connect(self)
+        connection.execute("PRAGMA wal_autocheckpoint=12")
+        connection.execute("PRAGMA cache_size=10")  # so that long writes spill before they commit
+        return connection
+
+    monkeypatch.setattr(Store, "_connect", connect_small)
+    monkeypatch.setattr("deployments.core.store._LOG_BYTES", 200_000)
+
+
+@pytest.fixture
+def files(memory_folder: Path, small_store: None) -> Iterator[FaultyFiles]:
+    with install(memory_folder / "index") as files:
+        yield files
+
+
+class Witness:
+    """Writes to an index under faults, and compares it with what it should hold."""
+
+    def __init__(self, files: FaultyFiles, index: SegmentIndex, seed: object = 0) -> None:
+        self._files = files
+        self._platter = files.recorder
+        self.index = index
+        self.expected = contents(index)
+        self.possible = [self.expected]
+        """What may be on the disk: each operation that wasn't acknowledged, whole or not."""
+        self.images = 0
+
+    def write(self, group: list[Operation]) -> bool:
+        """Carry out a group; returns whether all of it was acknowledged."""
+        before = self.expected
+        outcomes: list[Outcome]
+        try:
+            outcomes = self.index.apply(group)
+        except StoreError as error:
+            outcomes = [error] * len(group)
+        done = []
+        for operation, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, ServiceError):
+                assert isinstance(outcome, StoreUnwritable), repr(outcome)
+            else:
+                done.append(operation)
+        self.expected = after(before, done)
+        self.possible = [self.expected]
+        if not done:
+            self.possible += [
+                after(before, some)
+                for count in range(1, len(group) + 1)
+                for some in itertools.combinations(group, count)
+            ]
+        return len(done) == len(group)
+
+    def look(self) -> None:
+        """Memory, texts and store have to agree with what was acknowledged."""
+        assert contents(self.index) == self.expected
+        assert self.index.verify() == []
+
+    def look_after_a_kill(self) -> None:
+        """Open what a process would find that comes after this one."""
+        copy = self._files.folder.with_name("copy")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self._files.folder, copy, ignore=shutil.ignore_patterns("*-shm", ".lock"))
+        self._look_at(copy)
+
+    def look_after_a_power_failure(self) -> None:
+        """Open what may be left on the disk."""
+        assert isinstance(self._platter, Platter)
+        self._look_at(self._platter.image(self._files.folder, self._files.folder.with_name("copy")))
+
+    def _look_at(self, folder: Path) -> None:
+        with SegmentIndex.open(folder, MODEL) as index:
+            assert contents(index) in self.possible
+            assert index.verify() == []
+        self.images += 1
+
+
+@contextmanager
+def witnessed(files: FaultyFiles, seed: object) -> Iterator[Witness]:
+    """A witness of a new index, which at the end is closed and opened once more."""
+    files.recorder = Platter(seed)
+    with SegmentIndex.open(files.folder, MODEL) as index:
+        witness = Witness(files, index)
+        yield witness
+        witness.look()
+    with SegmentIndex.open(files.folder, MODEL) as index:
+        assert contents(index) == witness.expected
+        assert index.verify() == []
+
+
+def forget_pages(index: SegmentIndex) -> None:
+    """Let what is written or searched next be read from the files."""
+    for connection in (index._store._writer, *index._store._idle):
+        assert connection is not None
+        connection.execute("PRAGMA shrink_memory")
+
+
+def shapes(number: int) -> dict[str, list[Operation]]:
+    """Groups that change something whatever is stored, each another one for every number."""
+    several = [segment(i, f"{number} {i}") for i in range(5)]
+    return {
+        "one": [upsert_of(1, segment("a", f"a {number}"))],
+        "replace": [upsert_of(2, *several[number % 5 :], replace=True, kind=FRAME)],
+        "long": [upsert_of(3, segment("long", f"long {number} " * 9000), *several, kind=CLIP)],
+        "mixed": [
+            upsert_of(4, *several),
+            DeleteMedia(3),
+            upsert_of(4, segment("b", f"b {number}"), kind=FRAME),
+        ],
+    }
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("shape", list(shapes(0)))
+def test_a_write_that_fails_at_any_step(files: FaultyFiles, fault: dict, shape: str) -> None:
+    refused = 0
+    with witnessed(files, seed=shape) as witness:
+        numbers = itertools.count()
+        for step in itertools.count(1):
+            # Others before it, so that not every step begins at the same place of the log.
+            for _ in range(step % 3):
+                assert witness.write(shapes(next(numbers))["replace"])
+            forget_pages(witness.index)
+            files.arm(Fault(step, **fault))
+            acknowledged = witness.write(shapes(next(numbers))[shape])
+            injected = list(files.injected)
+            if "read" not in fault.get("calls", ()):
+                witness.look()
+            files.disarm()
+            witness.look()
+            witness.look_after_a_kill()
+            witness.look_after_a_power_failure()
+            if not injected:
+                break
+            refused += not acknowledged
+            assert witness.write(shapes(next(numbers))[shape])
+            witness.look()
+    assert acknowledged
+    assert refused > 0
+    print(f"{step - 1} steps, {refused} writes refused, {witness.images} images")
