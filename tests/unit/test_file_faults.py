@@ -1,19 +1,23 @@
 """Every step of a write below SQLite fails once, or from then on: nothing acknowledged is lost."""
 
 import itertools
+import random
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from faulty_files import CHANGES, Fault, FaultyFiles, install
 from lost_power import Platter
 from storage_samples import CLIP, FRAME, MODEL, segment, upsert_of
-from write_models import Operation, after, contents
+from write_models import Contents, Operation, Writes, after, contents
 
-from deployments.core.errors import ServiceError, StoreError, StoreUnwritable
+from deployments.core import store as store_module
+from deployments.core.errors import ServiceError, StoreError, StoreFull, StoreUnwritable
 from deployments.core.segment_index import Outcome, SegmentIndex
 from deployments.core.segments import DeleteMedia
 from deployments.core.store import Store
@@ -37,22 +41,26 @@ FAULTS = [
 
 
 @pytest.fixture
-def small_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store in which a few segments are enough for everything that happens to large ones."""
+def small_store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets sizes at which a few segments are enough for all that happens to large stores."""
     connect = Store._connect
 
-    def connect_small(self: Store) -> sqlite3.Connection:
-        connection = connect(self)
-        connection.execute("PRAGMA wal_autocheckpoint=12")
-        connection.execute("PRAGMA cache_size=10")  # so that long writes spill before they commit
-        return connection
+    def limit(autocheckpoint_pages: int = 12, log_bytes: int = 200_000) -> None:
+        def connect_small(self: Store) -> sqlite3.Connection:
+            connection = connect(self)
+            connection.execute(f"PRAGMA wal_autocheckpoint={autocheckpoint_pages}")
+            connection.execute("PRAGMA cache_size=4")  # long writes spill before they commit
+            return connection
 
-    monkeypatch.setattr(Store, "_connect", connect_small)
-    monkeypatch.setattr("deployments.core.store._LOG_BYTES", 200_000)
+        monkeypatch.setattr(Store, "_connect", connect_small)
+        monkeypatch.setattr(store_module, "_LOG_BYTES", log_bytes)
+
+    limit()
+    return limit
 
 
 @pytest.fixture
-def files(memory_folder: Path, small_store: None) -> Iterator[FaultyFiles]:
+def files(memory_folder: Path, small_store: Callable[..., None]) -> Iterator[FaultyFiles]:
     with install(memory_folder / "index") as files:
         yield files
 
@@ -68,6 +76,7 @@ class Witness:
         self.possible = [self.expected]
         """What may be on the disk: each operation that wasn't acknowledged, whole or not."""
         self.images = 0
+        self.refusals: set[type[ServiceError]] = set()
 
     def write(self, group: list[Operation]) -> bool:
         """Carry out a group; returns whether all of it was acknowledged."""
@@ -81,6 +90,7 @@ class Witness:
         for operation, outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, ServiceError):
                 assert isinstance(outcome, StoreUnwritable), repr(outcome)
+                self.refusals.add(type(outcome))
             else:
                 done.append(operation)
         self.expected = after(before, done)
@@ -143,7 +153,7 @@ def shapes(number: int) -> dict[str, list[Operation]]:
     return {
         "one": [upsert_of(1, segment("a", f"a {number}"))],
         "replace": [upsert_of(2, *several[number % 5 :], replace=True, kind=FRAME)],
-        "long": [upsert_of(3, segment("long", f"long {number} " * 9000), *several, kind=CLIP)],
+        "long": [upsert_of(3, segment("long", f"long {number} " * 3000), *several, kind=CLIP)],
         "mixed": [
             upsert_of(4, *several),
             DeleteMedia(3),
@@ -152,16 +162,26 @@ def shapes(number: int) -> dict[str, list[Operation]]:
     }
 
 
+SIZES = {
+    "one": {"autocheckpoint_pages": 1},
+    "replace": {"autocheckpoint_pages": 0, "log_bytes": 1},
+}
+"""By shape: into the store's main file after each write; the log cut off after each write."""
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("shape", list(shapes(0)))
-def test_a_write_that_fails_at_any_step(files: FaultyFiles, fault: dict, shape: str) -> None:
+def test_a_write_that_fails_at_any_step(
+    files: FaultyFiles, small_store: Callable[..., None], fault: dict, shape: str
+) -> None:
+    small_store(**SIZES.get(shape, {}))
     refused = 0
-    with witnessed(files, seed=shape) as witness:
+    with witnessed(files, shape) as witness:
         numbers = itertools.count()
         for step in itertools.count(1):
             # Others before it, so that not every step begins at the same place of the log.
             for _ in range(step % 3):
-                assert witness.write(shapes(next(numbers))["replace"])
+                assert witness.write(shapes(next(numbers))["mixed"])
             forget_pages(witness.index)
             files.arm(Fault(step, **fault))
             acknowledged = witness.write(shapes(next(numbers))[shape])
@@ -179,4 +199,88 @@ def test_a_write_that_fails_at_any_step(files: FaultyFiles, fault: dict, shape: 
             witness.look()
     assert acknowledged
     assert refused > 0
+    if fault.get("full") and not fault.get("lasting"):
+        assert StoreFull in witness.refusals
     print(f"{step - 1} steps, {refused} writes refused, {witness.images} images")
+
+
+def test_searches_that_need_another_connection_while_the_disk_is_full(files: FaultyFiles) -> None:
+    with witnessed(files, 0) as witness, ThreadPoolExecutor(8) as threads:
+        assert witness.write(shapes(1)["long"])
+        files.arm(Fault(1, calls=FULL, full=True, lasting=True))
+        assert not witness.write(shapes(2)["long"])
+        together = Barrier(8)
+
+        def search(_: int) -> Contents:
+            with witness.index._store.reading():
+                together.wait(30)
+                return contents(witness.index)
+
+        assert list(threads.map(search, range(8))) == [witness.expected] * 8
+        files.disarm()
+        assert witness.write(shapes(3)["long"])
+
+
+@pytest.mark.parametrize("fault", [each for each in FAULTS if "unread" not in str(each.id)])
+def test_a_start_that_fails_at_any_step(files: FaultyFiles, fault: dict) -> None:
+    images = 0
+    for step in itertools.count(1):
+        shutil.rmtree(files.folder, ignore_errors=True)
+        platter = files.recorder = Platter(step)
+        files.arm(Fault(step, **fault))
+        with suppress(StoreUnwritable), SegmentIndex.open(files.folder, MODEL) as index:
+            assert contents(index) == {}
+        if not files.injected:
+            break
+        files.disarm()
+        for _ in range(6):
+            place = platter.image(files.folder, files.folder.with_name("copy"))
+            with SegmentIndex.open(place, MODEL) as index:
+                assert contents(index) == {}
+            images += 1
+        with SegmentIndex.open(files.folder, MODEL) as index:
+            index.apply(shapes(0)["one"])
+            assert index.verify() == []
+        with SegmentIndex.open(files.folder, MODEL) as index:
+            assert contents(index) == after({}, shapes(0)["one"])
+    print(f"{step - 1} steps, {images} images")
+
+
+def test_an_end_that_fails_at_any_step(files: FaultyFiles) -> None:
+    for step in itertools.count(1):
+        files.recorder = Platter(step)
+        shutil.rmtree(files.folder, ignore_errors=True)
+        index = SegmentIndex.open(files.folder, MODEL)
+        witness = Witness(files, index)
+        for number in range(3):
+            assert witness.write(shapes(number)["mixed"])
+        files.arm(Fault(step, calls=ANY, lasting=step % 2 == 0))
+        index.close()
+        injected = list(files.injected)
+        files.disarm()
+        for _ in range(6):
+            witness.look_after_a_power_failure()
+        with SegmentIndex.open(files.folder, MODEL) as index:
+            assert contents(index) == witness.expected
+            assert index.verify() == []
+        if not injected:
+            break
+    assert step > 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_power_failure_at_a_random_moment(files: FaultyFiles, seed: int) -> None:
+    chance, writes = random.Random(seed), Writes(seed)
+    refused = 0
+    with witnessed(files, seed) as witness:
+        for _ in range(60):
+            if chance.random() < 0.6:
+                fault = chance.choice(FAULTS).values[0]
+                step = int(chance.paretovariate(0.5))
+                files.arm(Fault(min(step, 200), **fault))
+            refused += not witness.write(writes.group())
+            files.disarm()
+            for _ in range(3):
+                witness.look_after_a_power_failure()
+            witness.look()
+    print(f"{refused} of 60 writes refused, {witness.images} images")
