@@ -2,8 +2,12 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+
+from deployments.core.durable_files import Disk
 
 SECTOR_BYTES = 512
 
@@ -27,9 +31,7 @@ def _sectors(change: Change) -> list[Change]:
         return [change]
     first = -offset % SECTOR_BYTES
     cuts = [0, *range(first or SECTOR_BYTES, len(data), SECTOR_BYTES), len(data)]
-    return [
-        (offset + start, data[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)
-    ]
+    return [(offset + start, data[start:end]) for start, end in pairwise(cuts)]
 
 
 @dataclass
@@ -41,6 +43,8 @@ class _File:
     earlier: "_File | None" = None
     """The file that had the name before, whose removal isn't durable."""
     removed: bool = False
+    former: Path | None = None
+    """Its name before it got this one, as long as this one isn't durable."""
 
 
 class Platter:
@@ -69,18 +73,24 @@ class Platter:
         self._files[path].pending.append((size, None))
 
     def synced(self, path: Path) -> None:
-        file = self._files[path]
+        file = self._files.get(path)
+        if file is None:
+            return
         for change in file.pending:
             _apply(file.durable, change)
         file.pending = []
-        # With a new file's content its name becomes durable; its log's sync comes first.
-        file.named, file.earlier = True, None
 
     def sync_failed(self, path: Path) -> None:
         file = self._files[path]
         for change in self._survivors(file.pending):
             _apply(file.durable, change)
         file.pending = []
+
+    def renamed(self, source: Path, target: Path) -> None:
+        if source in self._files:
+            file = self._files.pop(source)
+            file.named, file.former, file.earlier = False, source, self._files.get(target)
+            self._files[target] = file
 
     def deleted(self, path: Path) -> None:
         if path in self._files:
@@ -90,7 +100,7 @@ class Platter:
         for path in list(self._files):
             if path.parent == folder:
                 file = self._files[path]
-                file.named, file.earlier = True, None
+                file.named, file.earlier, file.former = True, None, None
                 if file.removed:
                     del self._files[path]
 
@@ -104,20 +114,24 @@ class Platter:
             if path.suffix == ".faiss" or (path.suffix == ".last_commit" and self._coin()):
                 shutil.copyfile(path, target / path.name)
         for path, file in self._files.items():
-            content = self._left(file)
-            if content is not None:
-                (target / path.name).write_bytes(content)
+            for name, content in self._left(path, file):
+                (target / name).write_bytes(content)
         return target
 
-    def _left(self, file: _File) -> bytearray | None:
+    def _left(self, path: Path, file: _File) -> Iterator[tuple[str, bytes]]:
+        name = path.name
         if not file.named and self._coin():
-            return None if file.earlier is None else self._left(file.earlier)
+            if file.earlier is not None:
+                yield from self._left(path, file.earlier)
+            if file.former is None:
+                return
+            name = file.former.name
         if file.removed and self._coin():
-            return None
+            return
         content = bytearray(file.durable)
         for change in self._survivors(file.pending):
             _apply(content, change)
-        return content
+        yield name, bytes(content)
 
     def _survivors(self, pending: list[Change]) -> list[Change]:
         """Those of the changes that reach the disk, in one of the ways in which that happens."""
@@ -142,3 +156,22 @@ class Platter:
 
     def _coin(self) -> bool:
         return self._random.random() < 0.5
+
+
+class PlatterDisk(Disk):
+    """A disk whose renames and syncs the platter learns of."""
+
+    def __init__(self, platter: Platter) -> None:
+        self._platter = platter
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if path.is_dir():
+            self._platter.folder_synced(path)
+        else:
+            self._platter.synced(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        super().replace(source, target)
+        self._platter.renamed(source, target)
