@@ -120,7 +120,9 @@ def redeploy(cluster, changes):
 )
 def test_a_new_deployment_under_load_costs_no_request(deployed, application, replaced):
     """Clients may have to wait or to try again; each answer is right, and nothing is lost."""
-    before = {each: replica_pids(deployed.head.pid, each) for each in ("Index", "Ingress", "Encoder")}
+    before = {
+        each: replica_pids(deployed.head.pid, each) for each in ("Index", "Ingress", "Encoder")
+    }
     assert all(len(pids) == 1 for pids in before.values())
     port = int(deployed.url.rsplit(":", 1)[1])
     with under_load(port, TIMEOUT_S, seed=len(application)) as report:
