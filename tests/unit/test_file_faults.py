@@ -269,6 +269,37 @@ def test_a_start_that_fails_at_any_step(files: FaultyFiles, fault: dict) -> None
     print(f"{step - 1} steps, {images} images")
 
 
+@pytest.mark.parametrize("fault", [each for each in FAULTS if each.id in STARTS])
+def test_a_start_after_a_kill_that_fails_at_any_step(files: FaultyFiles, fault: dict) -> None:
+    left = files.folder.with_name("left")
+    with SegmentIndex.open(files.folder, MODEL) as index:
+        witness = Witness(files, index)
+        for number in range(3):
+            assert witness.write(shapes(number)["mixed"])
+        shutil.copytree(files.folder, left, ignore=shutil.ignore_patterns("*-shm", ".lock"))
+    assert (left / "store.sqlite3-wal").stat().st_size > 0
+    refused = 0
+    for step in itertools.count(1):
+        shutil.rmtree(files.folder)
+        shutil.copytree(left, files.folder)
+        files.arm(Fault(step, **fault))
+        try:
+            with SegmentIndex.open(files.folder, MODEL) as index:
+                assert contents(index) == witness.expected
+        except StoreUnwritable:
+            refused += 1
+        injected = list(files.injected)
+        files.disarm()
+        witness.look_after_a_kill()
+        with SegmentIndex.open(files.folder, MODEL) as index:
+            assert contents(index) == witness.expected
+            assert index.verify() == []
+        if not injected:
+            break
+    assert step > 2
+    print(f"{step - 1} steps, {refused} starts refused")
+
+
 def test_an_end_that_fails_at_any_step(files: FaultyFiles) -> None:
     for step in itertools.count(1):
         platter = files.recorder = Platter(step)
