@@ -14,9 +14,7 @@ from deployments.core.errors import (
     StoreUnwritable,
 )
 
-PRIMARY = 0xFF
-"""An extended SQLite code carries its primary code in the lowest byte."""
-
+_PRIMARY = 0xFF  # an extended SQLite code carries its primary code in the lowest byte
 _FULL = {sqlite3.SQLITE_FULL}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _UNWRITABLE = {
@@ -63,7 +61,7 @@ def _from_sqlite(action: str, error: sqlite3.Error) -> StoreError | InvalidInput
             return NotReady(f"{action}: {error}.")
         return StoreDamaged(f"{action}: the store is damaged: {error}. {_RESTORE}")
     said = f"{error} ({error.sqlite_errorname})"
-    code = extended & PRIMARY
+    code = extended & _PRIMARY
     if extended == sqlite3.SQLITE_IOERR_CORRUPTFS or code in _DAMAGED:
         return StoreDamaged(f"{action}: the store is damaged: {said}. {_RESTORE}")
     if code in _FULL:

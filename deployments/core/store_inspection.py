@@ -10,7 +10,7 @@ from typing import Any
 from deployments.core import schema_sql
 from deployments.core.errors import StoreDamaged, StoreMismatch, StoreUnwritable
 from deployments.core.segments import EmbeddingType, ModelIdentity
-from deployments.core.storage_errors import PRIMARY, translated
+from deployments.core.storage_errors import translated
 
 FILE_NAME = "store.sqlite3"
 
@@ -82,7 +82,7 @@ def description(
 def _is_unread(flaw: str) -> bool:
     """Whether SQLite's check failed because the disk didn't give it a page."""
     code = re.search(r"error code=(\d+)", flaw)
-    return code is not None and int(code[1]) & PRIMARY == sqlite3.SQLITE_IOERR
+    return code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
