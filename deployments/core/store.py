@@ -1,5 +1,6 @@
 """store.sqlite3: the truth about every segment. Opening, transactions and connections."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,7 @@ class Store:
         self._path = path
         self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._protected = False
         self._next_sequence = 1
         self._in_doubt = False
         self._log_limit = _LOG_BYTES
@@ -61,7 +63,7 @@ class Store:
             with translated(f"Cannot open {store._path}"):
                 if not known:
                     create(store._path, models, disk or Disk())
-                store._writer = connect(store._path)
+                store._connect_writer()
                 store._migrate()
                 (store.store_id,) = store._writer.execute(
                     "SELECT value FROM meta WHERE key='store_id'"
@@ -99,9 +101,7 @@ class Store:
                 raise NotReady("The store is closed.")
             try:
                 with translated("Cannot begin a write to the store"):
-                    if self._writer is None:
-                        self._writer = connect(self._path)
-                    connection = self._writer
+                    connection = self._connect_writer()
                     connection.execute("BEGIN IMMEDIATE")
                 writer = StoreWriter(connection, self._next_sequence, changed=self._in_doubt)
                 writer.next_sequence = max(writer.next_sequence, writer.last_sequence() + 1)
@@ -119,6 +119,16 @@ class Store:
                 self._abandon()
                 raise
             self._trim_log(connection)
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        if self._writer is not None and self._protected:
+            # SQLite opened the file for reading only, and would go on so whatever becomes of it.
+            self._writer.close()
+            self._writer = None
+        if self._writer is None:
+            self._writer = connect(self._path)
+            self._protected = not os.access(self._path, os.W_OK, effective_ids=True)
+        return self._writer
 
     def _trim_log(self, connection: sqlite3.Connection) -> None:
         """Empty a write-ahead log that has grown large.
