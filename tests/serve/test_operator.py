@@ -142,6 +142,27 @@ def test_a_new_deployment_under_load_costs_no_request(deployed, application, rep
     assert all(replica_pids(deployed.head.pid, each) == before[each] for each in kept)
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_and_another_deployment_helps(deployed):
+    deployed.embed(6, [{"id": 1, "text": "kept through a wrong setting"}])
+    redeploy(deployed, {"index": {"faiss_index_dir": "/proc/nowhere"}})
+    reason = ""
+    deadline = time.monotonic() + 90
+    while not reason.startswith("Deployment failed"):
+        assert time.monotonic() < deadline, reason
+        time.sleep(0.5)
+        reason = deployed.get("/health").json().get("reason") or ""
+    assert reason.startswith("Deployment failed: Index: StoreUnwritable: Cannot open /proc/nowhere")
+    assert "Check its permissions, mount options and disk" in reason
+    refused = deployed.post("/search", {"query": "kept through a wrong setting"})
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["Retry-After"]) > 0
+    redeploy(deployed, {"index": {"faiss_index_dir": str(deployed.index_dir)}})
+    wait_for_healthy(deployed)
+    found = deployed.search("kept through a wrong setting", top_k=1)
+    assert found[0]["metadata"]["media_item_id"] == 6
+
+
 def test_serve_shutdown_keeps_every_vector(deployed):
     cluster = deployed
     cluster.embed(5, [{"id": 1, "text": "kept across a shutdown"}])
