@@ -25,6 +25,9 @@ ENCODER_TARGET_CALLS = 4
 # Serve looks this often whether a replica that shuts down is idle; its default adds 2 s to Ctrl-C.
 GRACEFUL_SHUTDOWN_WAIT_LOOP_S = 0.2
 GRACEFUL_SHUTDOWN_TIMEOUT_S = 5
+# A new deployment replaces Ingress and Encoder together: the old Ingress has to outlive the start
+# of the new Encoder, or whoever waits in it gets Serve's bare 500.
+INGRESS_SHUTDOWN_TIMEOUT_S = 30.0
 # A dead replica is noticed and replaced after about this long.
 HEALTH_CHECK_PERIOD_S = 1
 
@@ -51,7 +54,9 @@ def embeddings(args: dict[str, Any]) -> Application:
                 "downscale_delay_s": 60,
             },
         )
-    ingress = _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS)
+    ingress = _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS).options(
+        graceful_shutdown_timeout_s=min(settings.embeddings_timeout_s, INGRESS_SHUTDOWN_TIMEOUT_S)
+    )
     return ingress.bind(settings, encoder.bind(settings, index_handle), index_handle)
 
 

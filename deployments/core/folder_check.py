@@ -20,13 +20,16 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
     """Raise if the folder has no store but holds an index all the same.
 
     LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints of this
-    one, whose store is gone.
+    one, or a write-ahead log, whose store is gone.
     """
     if exists(folder):
         return
     ours: list[str] = []
     old: list[str] = []
     with translated(f"Cannot read {folder}"):
+        log = folder / f"{FILE_NAME}-wal"
+        if log.exists() and log.stat().st_size > 0:
+            ours.append(log.name)
         for embedding_type in EmbeddingType:
             path = checkpoint.path_of(folder, embedding_type)
             if path.exists():
@@ -37,8 +40,8 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
     if ours:
         raise StoreDamaged(
             f"{folder} has {', '.join(ours)} but no {FILE_NAME}, which holds the segments. "
-            f"Restore {FILE_NAME} from a backup; or, to start empty, delete the "
-            "*_index.faiss files and send the media items again."
+            f"Restore {FILE_NAME} from a backup; or, to start empty, delete {' and '.join(ours)} "
+            "and send the media items again."
         )
     if old:
         raise LegacyFolder(

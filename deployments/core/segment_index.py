@@ -89,7 +89,7 @@ class SegmentIndex:
             held = opened.enter_context(lock or FolderLock(folder))
             folder_check.refuse_without_store(folder, disk)
             folder_check.warn_of_network_file_system(folder)
-            store = Store.open(folder, dict.fromkeys(EmbeddingType, model))
+            store = Store.open(folder, dict.fromkeys(EmbeddingType, model), disk)
             opened.callback(store.close)
             index = cls(folder, model, held, store, disk)
             opened.callback(index._mark.close)

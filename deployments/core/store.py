@@ -1,25 +1,25 @@
 """store.sqlite3: the truth about every segment. Opening, transactions and connections."""
 
+import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.core import schema_sql
-from deployments.core.errors import NotReady, StoreUnwritable
+from deployments.core.durable_files import Disk
+from deployments.core.errors import NotReady
 from deployments.core.segments import EmbeddingType, ModelIdentity
 from deployments.core.storage_errors import translated
+from deployments.core.store_creation import BUSY_TIMEOUT_S, connect, create
 from deployments.core.store_inspection import FILE_NAME, exists, require_ours
 from deployments.core.store_sql import StoreReader, StoreWriter
 
-_BUSY_TIMEOUT_S = 5.0
 _IDLE_READERS = 16
 _CLOSE_TIMEOUT_S = 10.0
 _LOG_BYTES = 32 * 1024 * 1024
 _LOG_WAIT_MS = 1000
-_APPLICATION_ID = 0x656D6273  # "embs", so that file(1) can tell what this is
 
 
 class Store:
@@ -33,7 +33,9 @@ class Store:
         self._path = path
         self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._protected = False
         self._next_sequence = 1
+        self._in_doubt = False
         self._log_limit = _LOG_BYTES
         self._readers = threading.Condition()
         self._idle: list[sqlite3.Connection] = []
@@ -42,7 +44,12 @@ class Store:
         self.store_id = ""
 
     @classmethod
-    def open(cls, folder: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> "Store":
+    def open(
+        cls,
+        folder: Path,
+        models: Mapping[EmbeddingType, ModelIdentity],
+        disk: Disk | None = None,
+    ) -> "Store":
         """Open the folder's store, or make a new one.
 
         Nothing is written before the file is known to be of this version or an older one and of
@@ -54,9 +61,9 @@ class Store:
             require_ours(store._path, models)
         try:
             with translated(f"Cannot open {store._path}"):
-                store._writer = store._connect()
                 if not known:
-                    store._create(models)
+                    create(store._path, models, disk or Disk())
+                store._connect_writer()
                 store._migrate()
                 (store.store_id,) = store._writer.execute(
                     "SELECT value FROM meta WHERE key='store_id'"
@@ -65,49 +72,6 @@ class Store:
             store.close()
             raise
         return store
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=_BUSY_TIMEOUT_S,
-        )
-        try:
-            # Both count only for a file that is still empty.
-            connection.execute(f"PRAGMA page_size={schema_sql.PAGE_BYTES}")
-            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            if mode != "wal":
-                raise StoreUnwritable(
-                    f"{self._path} can't use a write-ahead log (journal mode is {mode}): its file "
-                    "system has no shared memory. Put the folder on a local disk."
-                )
-            connection.execute("PRAGMA synchronous=FULL")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _create(self, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
-        assert self._writer is not None
-        self._writer.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-        self._writer.execute("BEGIN IMMEDIATE")
-        for statement in schema_sql.statements(schema_sql.CREATE):
-            self._writer.execute(statement)
-        self._writer.executemany(
-            "INSERT INTO meta VALUES (?,?)",
-            [("format", schema_sql.FORMAT), ("commit_id", 0), ("store_id", uuid.uuid4().hex)],
-        )
-        self._writer.executemany(
-            "INSERT INTO models VALUES (?,?,?,?)",
-            [
-                (embedding_type.value, model.name, model.fingerprint, model.dimension)
-                for embedding_type, model in models.items()
-            ],
-        )
-        self._writer.execute("COMMIT")
-        # From here on the main file says which store it is, even if its log should get lost.
-        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _migrate(self) -> None:
         assert self._writer is not None
@@ -128,24 +92,26 @@ class Store:
         """A writing transaction, durable when the block has ended.
 
         If the block changed nothing, nothing is written. If it or the commit raises, nothing of
-        it is kept, and the next transaction starts from a known state.
+        it is kept, and the next transaction starts from a known state. A commit that failed may
+        lie in the log all the same, and a restart would find it; so what is answered next is
+        written over it, even if that changes nothing.
         """
         with self._writing:
             if self._closed:
                 raise NotReady("The store is closed.")
             try:
                 with translated("Cannot begin a write to the store"):
-                    if self._writer is None:
-                        self._writer = self._connect()
-                    connection = self._writer
+                    connection = self._connect_writer()
                     connection.execute("BEGIN IMMEDIATE")
-                writer = StoreWriter(connection, self._next_sequence)
+                writer = StoreWriter(connection, self._next_sequence, changed=self._in_doubt)
                 writer.next_sequence = max(writer.next_sequence, writer.last_sequence() + 1)
                 yield writer
                 with translated("Cannot make a write durable"):
                     if writer.changed:
+                        self._in_doubt = True
                         connection.execute("UPDATE meta SET value=value+1 WHERE key='commit_id'")
                         connection.execute("COMMIT")
+                        self._in_doubt = False
                     else:
                         connection.execute("ROLLBACK")
                 self._next_sequence = writer.next_sequence
@@ -153,6 +119,16 @@ class Store:
                 self._abandon()
                 raise
             self._trim_log(connection)
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        if self._writer is not None and self._protected:
+            # SQLite opened the file for reading only, and would go on so whatever becomes of it.
+            self._writer.close()
+            self._writer = None
+        if self._writer is None:
+            self._writer = connect(self._path)
+            self._protected = not os.access(self._path, os.W_OK, effective_ids=True)
+        return self._writer
 
     def _trim_log(self, connection: sqlite3.Connection) -> None:
         """Empty a write-ahead log that has grown large.
@@ -170,7 +146,7 @@ class Store:
                 statement = "PRAGMA wal_checkpoint(TRUNCATE)"
                 (busy, _, _) = connection.execute(statement).fetchone()
             finally:
-                connection.execute(f"PRAGMA busy_timeout={int(_BUSY_TIMEOUT_S * 1000)}")
+                connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
             self._log_limit = size + _LOG_BYTES if busy else _LOG_BYTES
 
     def _abandon(self) -> None:
@@ -209,7 +185,7 @@ class Store:
             if self._idle:
                 return self._idle.pop()
         try:
-            connection = self._connect()
+            connection = connect(self._path)
             connection.execute("PRAGMA query_only=1")
         except BaseException:
             with self._readers:

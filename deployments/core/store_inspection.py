@@ -1,5 +1,6 @@
 """Looking at a store without changing a byte: of one that isn't ours nothing is written."""
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.core import schema_sql
-from deployments.core.errors import StoreDamaged, StoreMismatch
+from deployments.core.errors import StoreDamaged, StoreMismatch, StoreUnwritable
 from deployments.core.segments import EmbeddingType, ModelIdentity
 from deployments.core.storage_errors import translated
 
@@ -78,15 +79,24 @@ def description(
     return meta, models
 
 
+def _is_unread(flaw: str) -> bool:
+    """Whether SQLite's check failed because the disk didn't give it a page."""
+    code = re.search(r"error code=(\d+)", flaw)
+    return code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR
+
+
 def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
     """Raise unless the file is a whole store of this version, or an older one, and these models.
 
-    StoreMismatch for another model, dimension or a newer version, StoreDamaged for anything else.
+    StoreMismatch for another model, dimension or a newer version, StoreUnwritable where the disk
+    fails, StoreDamaged for anything else.
     """
     with translated(f"Cannot read {path}"), _untouched(path) as connection:
         flaw = "ok"
         if path.stat().st_size <= _QUICK_CHECK_BYTES:
             (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if _is_unread(flaw):
+            raise StoreUnwritable(f"Cannot read {path}: {flaw}. Check its disk (dmesg).")
         if flaw != "ok":
             raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
         _, stored = description(connection, path)

@@ -99,10 +99,12 @@ class StoreReader:
 class StoreWriter(StoreReader):
     """What a writing transaction can do, on top of reading."""
 
-    def __init__(self, connection: sqlite3.Connection, next_sequence: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, next_sequence: int, *, changed: bool = False
+    ) -> None:
         super().__init__(connection)
         self.next_sequence = next_sequence
-        self.changed = False
+        self.changed = changed
         self._broken = False
 
     @property

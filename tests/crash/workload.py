@@ -86,7 +86,7 @@ class Client(threading.Thread):
         self._setting = setting
         self._ledger = setting.ledger
         self._report = setting.report
-        self._api = Api(setting.port, setting.timeout_s)
+        self.api = Api(setting.port, setting.timeout_s)
         self._random = random.Random(f"client {setting.seed} {number}")
         self._revision = 0
         self._number = number
@@ -183,7 +183,7 @@ class Client(threading.Thread):
         self._ledger.begin(write)
         self._report.count("writes sent")
         down = self._report.cluster_is_down
-        answer = self._api.request(*request_of(write))
+        answer = self.api.request(*request_of(write))
         self._report.answered("write", answer, down)
         if answer.ok:
             self._ledger.acknowledge(write, before)
@@ -204,7 +204,7 @@ class Client(threading.Thread):
         before = self._ledger.possible(write.media)
         self._ledger.begin(write)
         self._report.count("writes sent")
-        if self._api.abandon(*request_of(write), self._random.uniform(0, 0.05)):
+        if self.api.abandon(*request_of(write), self._random.uniform(0, 0.05)):
             self._ledger.leave_unknown(write, "hung up", parked=True)
             self._report.count("writes unknown")
             self._report.count("writes hung up on")
@@ -219,7 +219,7 @@ class Client(threading.Thread):
         kind, _, stored = self._random.choice(sorted(states[0]))
         text = self._setting.checks.parsed(stored)["text"]
         down = self._report.cluster_is_down
-        answer = self._api.search(text, kind, OWN_TEXT_TOP_K)
+        answer = self.api.search(text, kind, OWN_TEXT_TOP_K)
         self._report.answered("search", answer, down)
         if answer.ok:
             self._report.count("searches for a client's own text")
@@ -267,7 +267,7 @@ class Prober(threading.Thread):
     def __init__(self, setting: Setting) -> None:
         super().__init__(name="prober", daemon=True)
         self._setting = setting
-        self._api = Api(setting.port, setting.timeout_s)
+        self.api = Api(setting.port, setting.timeout_s)
         self._random = random.Random(f"prober {setting.seed}")
         self._last = (0.0, 0.0)
 
@@ -293,8 +293,8 @@ class Prober(threading.Thread):
 
     def _ask(self, text: str, kind: str) -> Any:
         if self._random.random() < 0.5:
-            return self._api.search(text, kind, 3)
-        return self._api.request("GET", f"/search/{kind}s?query={quote(text)}&top_k=3")
+            return self.api.search(text, kind, 3)
+        return self.api.request("GET", f"/search/{kind}s?query={quote(text)}&top_k=3")
 
 
 class Watcher(threading.Thread):
@@ -303,7 +303,7 @@ class Watcher(threading.Thread):
     def __init__(self, setting: Setting) -> None:
         super().__init__(name="watcher", daemon=True)
         self._setting = setting
-        self._api = Api(setting.port, setting.timeout_s)
+        self.api = Api(setting.port, setting.timeout_s)
         self._random = random.Random(f"watcher {setting.seed}")
 
     def run(self) -> None:
@@ -312,7 +312,7 @@ class Watcher(threading.Thread):
             kind = self._random.choice(KINDS)
             down = setting.report.cluster_is_down
             with setting.ledger.watching() as seen:
-                answer = self._api.search("what is stored here", kind, setting.checks.MOST)
+                answer = self.api.search("what is stored here", kind, setting.checks.MOST)
             setting.report.answered("search", answer, down)
             if answer.ok:
                 setting.report.count("readings of a whole type while others wrote")

@@ -1,11 +1,13 @@
 """A service of its own for a test: `serve run` in processes that end with it."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
 from subprocess import Popen
 from types import TracebackType
 
+import psutil
 import requests
 import yaml
 
@@ -106,6 +108,16 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
+
+
+def replica_pids(ancestor: int, deployment: str) -> set[int]:
+    """The processes of a deployment's replicas, below the process that started Ray."""
+    found = set()
+    for process in psutil.Process(ancestor).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "".join(process.cmdline()[:1]).endswith(f":{deployment}"):
+                found.add(process.pid)
+    return found
 
 
 def operator_environment() -> dict[str, str]:

@@ -9,15 +9,19 @@ import psutil
 import pytest
 import yaml
 
-from tests.serve.service import Service, operator_environment
+from tests.crash.checks import Checks
+from tests.serve.load import under_load
+from tests.serve.service import Service, operator_environment, replica_pids
 
 BIN = Path(sys.executable).parent
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A Ray head of its own, ended by the numbers of its processes."""
-    service = Service(tmp_path_factory.mktemp("operator"))
+    settings = {"embeddings_timeout_s": TIMEOUT_S, "embeddings_max_top_k": Checks.MOST}
+    service = Service(tmp_path_factory.mktemp("operator"), settings)
     port, dashboard, client = service.extra_ports
     environment = {**operator_environment(), **service.environment}
     command = [BIN / "ray", "start", "--head", "--block", f"--port={port}"]
@@ -32,6 +36,7 @@ def cluster(tmp_path_factory):
             stderr=log,
             start_new_session=True,
         )
+    service.head = head
     environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
     environment["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     service.operator = environment
@@ -80,10 +85,17 @@ def wait_for_healthy(cluster):
     raise AssertionError(f"not healthy: {status.stdout}\n{status.stderr}")
 
 
-def test_deploy_status_redeploy(cluster):
-    deployed = operate(cluster, "serve", "deploy", str(cluster.config))
-    assert deployed.returncode == 0, deployed.stderr
-    applications = wait_for_healthy(cluster)
+@pytest.fixture(scope="module")
+def deployed(cluster):
+    """The cluster with both applications running."""
+    done = operate(cluster, "serve", "deploy", str(cluster.config))
+    assert done.returncode == 0, done.stderr
+    wait_for_healthy(cluster)
+    return cluster
+
+
+def test_serve_status_shows_the_parts(deployed):
+    applications = wait_for_healthy(deployed)
     assert {
         name: {each: d["status"] for each, d in application["deployments"].items()}
         for name, application in applications.items()
@@ -91,28 +103,72 @@ def test_deploy_status_redeploy(cluster):
         "index": {"Index": "HEALTHY"},
         "embeddings": {"Ingress": "HEALTHY", "Encoder": "HEALTHY"},
     }
-    cluster.embed(5, [{"id": 1, "text": "kept across a new deployment"}])
-    before = cluster.search("kept across a new deployment")
 
+
+def redeploy(cluster, changes):
+    """Deploy with other settings for some applications."""
     config = yaml.safe_load(cluster.config.read_text())
     for application in config["applications"]:
-        application["args"]["embeddings_max_top_k"] = 7
+        application["args"] |= changes.get(application["name"], {})
     cluster.config.write_text(yaml.safe_dump(config))
-    assert operate(cluster, "serve", "deploy", str(cluster.config)).returncode == 0
-    deadline = time.monotonic() + 120
-    while cluster.post("/search", {"query": "x", "top_k": 8}).status_code != 422:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    wait_for_healthy(cluster)
-    assert cluster.search("kept across a new deployment", top_k=7) == before
+    done = operate(cluster, "serve", "deploy", str(cluster.config))
+    assert done.returncode == 0, done.stderr
 
 
-def test_serve_shutdown_keeps_every_vector(cluster):
-    assert operate(cluster, "serve", "deploy", str(cluster.config)).returncode == 0
-    wait_for_healthy(cluster)
-    before = cluster.search("anything", top_k=7)
+@pytest.mark.parametrize(
+    ("application", "replaced"), [("index", ["Index"]), ("embeddings", ["Ingress", "Encoder"])]
+)
+def test_a_new_deployment_under_load_costs_no_request(deployed, application, replaced):
+    """Clients may have to wait or to try again; each answer is right, and nothing is lost."""
+    before = {
+        each: replica_pids(deployed.head.pid, each) for each in ("Index", "Ingress", "Encoder")
+    }
+    assert all(len(pids) == 1 for pids in before.values())
+    port = int(deployed.url.rsplit(":", 1)[1])
+    with under_load(port, TIMEOUT_S, seed=len(application)) as report:
+        time.sleep(1)
+        # Replicas get their settings when they start, so a new value replaces them.
+        redeploy(deployed, {application: {"embeddings_max_body_bytes": 40_000_000}})
+        deadline = time.monotonic() + 90
+        while any(replica_pids(deployed.head.pid, each) & before[each] for each in replaced):
+            assert time.monotonic() < deadline, "the old replicas are still there"
+            time.sleep(0.2)
+        wait_for_healthy(deployed)
+        time.sleep(1)
+    print(report.table())
+    assert report.violations == []
+    assert {status.split()[-1] for status in report.statuses} <= {"200", "503"}
+    kept = [each for each in before if each not in replaced]
+    assert all(replica_pids(deployed.head.pid, each) == before[each] for each in kept)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_another_deployment_helps(deployed):
+    deployed.embed(6, [{"id": 1, "text": "kept through a wrong setting"}])
+    redeploy(deployed, {"index": {"faiss_index_dir": "/proc/nowhere"}})
+    reason = ""
+    deadline = time.monotonic() + 90
+    while not reason.startswith("Deployment failed"):
+        assert time.monotonic() < deadline, reason
+        time.sleep(0.5)
+        reason = deployed.get("/health").json().get("reason") or ""
+    assert reason.startswith("Deployment failed: Index: StoreUnwritable: Cannot open /proc/nowhere")
+    assert "Check its permissions, mount options and disk" in reason
+    refused = deployed.post("/search", {"query": "kept through a wrong setting"})
+    assert refused.status_code == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["Retry-After"]) > 0
+    redeploy(deployed, {"index": {"faiss_index_dir": str(deployed.index_dir)}})
+    wait_for_healthy(deployed)
+    found = deployed.search("kept through a wrong setting", top_k=1)
+    assert found[0]["metadata"]["media_item_id"] == 6
+
+
+def test_serve_shutdown_keeps_every_vector(deployed):
+    cluster = deployed
+    cluster.embed(5, [{"id": 1, "text": "kept across a shutdown"}])
+    before = cluster.search("anything", top_k=1000)
     assert before
     assert operate(cluster, "serve", "shutdown", "-y").returncode == 0
     assert operate(cluster, "serve", "deploy", str(cluster.config)).returncode == 0
     wait_for_healthy(cluster)
-    assert cluster.search("anything", top_k=7) == before
+    assert cluster.search("anything", top_k=1000) == before

@@ -344,6 +344,19 @@ def test_a_lost_write_ahead_log_is_noticed(
             SegmentIndex.open(copy, MODEL)
 
 
+def test_a_log_whose_store_is_gone_is_not_thrown_away(
+    index: SegmentIndex, folder: Path, tmp_path: Path
+) -> None:
+    store_segments(index, 1, segment("a"))
+    with killed(folder, tmp_path) as copy:
+        (copy / "store.sqlite3").rename(tmp_path / "elsewhere")
+        with pytest.raises(StoreDamaged, match=r"store.sqlite3-wal but no store.sqlite3"):
+            SegmentIndex.open(copy, MODEL)
+        (tmp_path / "elsewhere").rename(copy / "store.sqlite3")
+        with SegmentIndex.open(copy, MODEL) as again:
+            assert set(stored(again)) == {(1, "a")}
+
+
 def test_a_killed_process_leaves_everything_that_was_acknowledged(
     index: SegmentIndex, folder: Path, tmp_path: Path
 ) -> None:

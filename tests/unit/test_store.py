@@ -400,6 +400,22 @@ def test_an_empty_file_is_a_new_store(tmp_path: Path) -> None:
     assert exists(tmp_path)
 
 
+def test_what_a_cut_off_first_start_left_is_not_taken_for_a_part_of_the_new_store(
+    tmp_path: Path, closed_folder: Path
+) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    other = (closed_folder / "store.sqlite3").read_bytes()
+    (folder / "store.sqlite3").write_bytes(b"")
+    for name in ("store.sqlite3-journal", "store.sqlite3.writing", "store.sqlite3.writing-wal"):
+        (folder / name).write_bytes(other)
+    with closing(Store.open(folder, MODELS)) as store:
+        assert names_in(store) == []
+        added(store, "a")
+        assert problems(store) == []
+    assert [file.name for file in folder.iterdir()] == ["store.sqlite3"]
+
+
 def test_verify_finds_nothing_in_a_whole_store(store: Store) -> None:
     added(store, "a", "b")
     assert problems(store) == []

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -333,3 +334,58 @@ def test_a_read_only_disk(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     with SegmentIndex.open(folder, MODEL) as index:
         assert set(stored(index)) == {(1, "a")}
+
+
+PROTECTED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from storage_samples import MODEL, segment, stored, upsert_of
+from deployments.core.errors import StoreUnwritable
+from deployments.core.segment_index import SegmentIndex
+
+folder, store = Path(sys.argv[1]), Path(sys.argv[1]) / "store.sqlite3"
+with SegmentIndex.open(folder, MODEL) as index:
+    index.apply([upsert_of(1, segment("a"))])
+owner, other = os.geteuid(), os.geteuid() or 65534  # permissions don't hold root back
+for path in (folder, *folder.iterdir()):
+    os.chown(path, other, -1)
+folder.chmod(0o555)
+(folder / ".lock").chmod(0o444)
+os.seteuid(other)
+try:
+    SegmentIndex.open(folder, MODEL)
+except StoreUnwritable as error:
+    assert "Permission denied" in error.detail and "permissions" in error.detail, error
+else:
+    raise AssertionError("a folder that can't be written to was opened")
+folder.chmod(0o755)
+(folder / ".lock").chmod(0o644)
+store.chmod(0o444)
+with SegmentIndex.open(folder, MODEL) as index:
+    for _ in range(2):
+        (outcome,) = index.apply([upsert_of(2, segment("b"))])
+        assert isinstance(outcome, StoreUnwritable) and "permissions" in outcome.detail, outcome
+        assert set(stored(index)) == {(1, "a")}
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    (outcome,) = index.apply([upsert_of(2, segment("b"))])
+    assert not isinstance(outcome, Exception), outcome
+    assert set(stored(index)) == {(1, "a"), (2, "b")}
+    assert index.verify() == []
+print("done")
+"""
+
+
+def test_a_folder_or_a_store_without_the_permission_to_write() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        command = [sys.executable, "-W", "error", "-c", PROTECTED, f"{place}/index"]
+        done = subprocess.run(
+            [*command, str(Path(__file__).parent)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "done\n"
