@@ -1,10 +1,11 @@
 """Everything in an index folder as one file, and such a file into a folder again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from deployments.core.errors import InvalidInput, ServiceError, StoreDamaged, St
 from deployments.core.exchange_header import Header
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segment_rows import checksum, segment_from
+from deployments.core.segment_rows import segment_from
 from deployments.core.segments import EmbeddingType, ModelIdentity
-from deployments.core.storage_errors import translated
+from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import exists
+from deployments.core.stored_rows import COLUMNS, is_intact
 
 _ROWS_AT_ONCE = 1000
 
@@ -76,29 +78,31 @@ def export_folder(
 def _records(view: FolderView) -> Iterator[Record]:
     with translated("Cannot read the store"):
         rows = view.reader.connection.execute(
-            "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
-            "metadata, text_hash, truncated, checksum, vector "
-            "FROM segments LEFT JOIN vectors USING (seq) ORDER BY seq"
+            f"SELECT {COLUMNS}, vector FROM segments LEFT JOIN vectors USING (seq) ORDER BY seq"
         )
     while True:
         with translated("Cannot read the store"):
             block = rows.fetchmany(_ROWS_AT_ONCE)
         if not block:
             return
-        for seq, kind, *fields, truncated, mark, vector in block:
-            if vector is None or checksum(seq, kind, fields, bool(truncated), vector) != mark:
+        for *row, vector in block:
+            if not is_intact(row, vector):
                 raise StoreDamaged(
-                    f"Row {seq} of {view.folder} is not what was stored. Restore the folder from "
-                    "a backup; `embeddings-service verify` lists all damaged rows."
+                    f"Row {row[0]} of {view.folder} is not what was stored. {RESTORE}"
                 )
-            media_item_id, *segment, _ = fields
-            yield Record(
-                EmbeddingType(kind),
-                media_item_id,
-                segment_from(seq, segment),
-                np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
-                bool(truncated),
-            )
+            yield record_of(row, vector)
+
+
+def record_of(row: Sequence[Any], vector: bytes) -> Record:
+    """A row that was found intact, as it is exported."""
+    seq, kind, media_item_id, *fields, _, truncated, _ = row
+    return Record(
+        EmbeddingType(kind),
+        media_item_id,
+        segment_from(seq, fields),
+        np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
+        bool(truncated),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.errors import InvalidInput, StoreDamaged
+from deployments.core.segment_rows import segment_from
 from deployments.core.segment_writes import unit_vectors
-from deployments.core.segments import EmbeddingType, Hit, Search, Vectors
-from deployments.core.store_sql import StoreReader
+from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment, Vectors
+from deployments.core.storage_errors import RESTORE
+from deployments.core.store_sql import StoreReader, not_as_written
+from deployments.core.stored_rows import is_intact, name_of
 
 
 def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:
@@ -47,11 +50,28 @@ def find_hits(
                 zip(cosines[best][enough].tolist(), sequences[best][enough].tolist(), strict=True)
             )
     wanted = sorted({seq for hits in found for _, seq in hits})
-    segments = reader.segments(wanted)
-    if len(segments) != len(wanted):
-        lost = next(seq for seq in wanted if seq not in segments)
-        raise StoreDamaged(
-            f"Row {lost} is in the index but not in the store. Stop the service and run "
-            "`embeddings-service verify`."
-        )
+    segments = _segments(reader, snapshots, wanted)
     return [[Hit(cosine, seq, *segments[seq]) for cosine, seq in hits] for hits in found]
+
+
+def _segments(
+    reader: StoreReader, snapshots: Mapping[EmbeddingType, Snapshot], wanted: Sequence[int]
+) -> dict[int, tuple[Id, Segment]]:
+    """Media item id and segment of each row.
+
+    Each row is checked together with the vector that the search compared, so that a hit's text
+    and its score belong together. Raises StoreDamaged.
+    """
+    rows = reader.rows(wanted)
+    if len(rows) != len(wanted):
+        lost = next(seq for seq in wanted if seq not in rows)
+        raise StoreDamaged(f"Row {lost} is in the index but not in the store. {RESTORE}")
+    segments = {}
+    for seq, row in rows.items():
+        snapshot = snapshots.get(row[1])
+        vector = None if snapshot is None else snapshot.vector_of(seq)
+        if vector is None or not is_intact(row, vector.astype("<f4", copy=False).tobytes()):
+            raise not_as_written(name_of(row))
+        _, _, media_item_id, *fields, _, _, _ = row
+        segments[seq] = (media_item_id, segment_from(seq, fields))
+    return segments

@@ -29,10 +29,12 @@ _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
 _FREE_SPACE = "Free space on its disk; writes work again without a restart."
 _CHECK_DISK = "Check its permissions, mount options and disk (dmesg)."
-_RESTORE = (
-    "Restore the folder from a backup, or move it away and send the media items again; "
-    "`embeddings-service verify` lists what is wrong."
+RESTORE = (
+    "`embeddings-service verify` lists what is damaged. Restore the folder from a backup with "
+    "`embeddings-service restore`; without one, `embeddings-service export --salvage` saves what "
+    "is intact, and with EMBEDDINGS_SALVAGE=1 the service searches that, read-only."
 )
+"""What to do about a damaged store."""
 
 
 @contextmanager
@@ -59,11 +61,11 @@ def _from_sqlite(action: str, error: sqlite3.Error) -> StoreError | InvalidInput
         # Refused by the module, not by SQLite: a closed connection, or text that isn't UTF-8.
         if isinstance(error, sqlite3.ProgrammingError):
             return NotReady(f"{action}: {error}.")
-        return StoreDamaged(f"{action}: the store is damaged: {error}. {_RESTORE}")
+        return StoreDamaged(f"{action}: the store is damaged: {error}. {RESTORE}")
     said = f"{error} ({error.sqlite_errorname})"
     code = extended & _PRIMARY
     if extended == sqlite3.SQLITE_IOERR_CORRUPTFS or code in _DAMAGED:
-        return StoreDamaged(f"{action}: the store is damaged: {said}. {_RESTORE}")
+        return StoreDamaged(f"{action}: the store is damaged: {said}. {RESTORE}")
     if code in _FULL:
         return StoreFull(f"{action}: no space left: {said}. {_FREE_SPACE}")
     if code in _UNWRITABLE:

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from deployments.core.errors import StoreDamaged
-from deployments.core.segment_rows import checksum
 from deployments.core.storage_errors import translated
+from deployments.core.store_inspection import table_flaws
 from deployments.core.store_sql import StoreReader
+from deployments.core.stored_rows import COLUMNS, is_intact, name_of
 
 
 def problems(reader: StoreReader, dimension: int) -> list[str]:
@@ -19,7 +20,13 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     seconds.
     """
     found: list[str] = []
-    for check in (_structure, _segments_alone, _vectors_alone, partial(_rows, dimension=dimension)):
+    for check in (
+        table_flaws,
+        _structure,
+        _segments_alone,
+        _vectors_alone,
+        partial(_rows, dimension=dimension),
+    ):
         # Where one can't be read to its end, what it found and the other checks still count.
         try:
             with translated("Cannot verify the store"):
@@ -53,18 +60,15 @@ def _vectors_alone(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _rows(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
     rows = connection.execute(
-        "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
-        "metadata, text_hash, truncated, checksum, vector "
-        "FROM segments JOIN vectors USING (seq) ORDER BY seq"
+        f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) ORDER BY seq"
     )
     for row in rows:
         yield from _flaws(row, dimension)
 
 
 def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:
-    seq, embedding_type, *fields, truncated, mark, vector = row
-    name = f"Row {seq} ({embedding_type}, media item {fields[0]!r}, segment {fields[1]!r})"
-    if checksum(seq, embedding_type, fields, bool(truncated), vector) != mark:
-        yield f"{name} is not what was written: its checksum differs."
-    if len(vector) != 4 * dimension:
-        yield f"{name} has a vector of {len(vector)} bytes, expected {4 * dimension}."
+    *fields, vector = row
+    if not is_intact(fields, vector):
+        yield f"{name_of(fields)} is not what was written: its checksum differs."
+    if isinstance(vector, bytes) and len(vector) != 4 * dimension:
+        yield f"{name_of(fields)} has a vector of {len(vector)} bytes, expected {4 * dimension}."
