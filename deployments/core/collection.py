@@ -43,13 +43,10 @@ class Snapshot:
         found = best_rows(self.vectors, self.dead, queries, count)
         return [(cosines, self.sequences[rows]) for cosines, rows in found]
 
-    def vector_of(self, sequence: int) -> Vectors | None:
-        """The vector, (dimension,), that searches compare for a row; None if there is none."""
-        position = int(np.searchsorted(self.sequences, sequence))
-        if position == len(self.sequences) or self.sequences[position] != sequence:
-            return None
-        vector: Vectors = self.vectors[position]
-        return vector
+    def vectors_of(self, sequences: Sequences) -> Vectors:
+        """The vectors, (n, dimension), that searches compare for these rows of the snapshot."""
+        vectors: Vectors = self.vectors[np.searchsorted(self.sequences, sequences)]
+        return vectors
 
     def live_sequences(self) -> Sequences:
         """Sequence numbers of all rows that are not deleted, ascending."""

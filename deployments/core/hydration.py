@@ -49,29 +49,31 @@ def find_hits(
             found[i] = list(
                 zip(cosines[best][enough].tolist(), sequences[best][enough].tolist(), strict=True)
             )
-    wanted = sorted({seq for hits in found for _, seq in hits})
-    segments = _segments(reader, snapshots, wanted)
+    wanted: dict[EmbeddingType, set[int]] = {}
+    for search, hits in zip(searches, found, strict=True):
+        wanted.setdefault(search.embedding_type, set()).update(seq for _, seq in hits)
+    segments: dict[int, tuple[Id, Segment]] = {}
+    for kind, sequences in wanted.items():
+        segments |= _segments(reader, kind, snapshots[kind], sorted(sequences))
     return [[Hit(cosine, seq, *segments[seq]) for cosine, seq in hits] for hits in found]
 
 
 def _segments(
-    reader: StoreReader, snapshots: Mapping[EmbeddingType, Snapshot], wanted: Sequence[int]
+    reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, wanted: Sequence[int]
 ) -> dict[int, tuple[Id, Segment]]:
-    """Media item id and segment of each row.
+    """Media item id and segment of each of these rows of a type.
 
     Each row is checked together with the vector that the search compared, so that a hit's text
     and its score belong together. Raises StoreDamaged.
     """
     rows = reader.rows(wanted)
-    if len(rows) != len(wanted):
-        lost = next(seq for seq in wanted if seq not in rows)
-        raise StoreDamaged(f"Row {lost} is in the index but not in the store. {RESTORE}")
+    vectors = snapshot.vectors_of(np.array(wanted, np.int64)).astype("<f4", copy=False)
     segments = {}
-    for seq, row in rows.items():
-        snapshot = snapshots.get(row[1])
-        vector = None if snapshot is None else snapshot.vector_of(seq)
-        if vector is None or not is_intact(row, vector.astype("<f4", copy=False).tobytes()):
+    for seq, vector in zip(wanted, vectors, strict=True):
+        row = rows.get(seq)
+        if row is None:
+            raise StoreDamaged(f"Row {seq} is in the index but not in the store. {RESTORE}")
+        if row[1] != kind or not is_intact(row, vector.tobytes()):
             raise not_as_written(name_of(row))
-        _, _, media_item_id, *fields, _, _, _ = row
-        segments[seq] = (media_item_id, segment_from(seq, fields))
+        segments[seq] = (row[2], segment_from(seq, row[3:8]))
     return segments

@@ -27,6 +27,9 @@ _UNWRITABLE = {
 }
 _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
+# Refusals of statements that a store of this service, if whole, can't refuse.
+_OTHER_TABLES = ("no such ", "no query solution", "unsupported file format", "malformed")
+
 _FREE_SPACE = "Free space on its disk; writes work again without a restart."
 _CHECK_DISK = "Check its permissions, mount options and disk (dmesg)."
 RESTORE = (
@@ -46,6 +49,9 @@ def translated(action: str) -> Iterator[None]:
         raise _from_sqlite(action, error) from error
     except OSError as error:
         raise from_os_error(action, error) from error
+    except UnicodeDecodeError as error:
+        # SQLite quoted a damaged name in its message.
+        raise StoreDamaged(f"{action}: the store is damaged: {error}. {RESTORE}") from error
 
 
 def from_os_error(action: str, error: OSError) -> StoreError:
@@ -64,6 +70,8 @@ def _from_sqlite(action: str, error: sqlite3.Error) -> StoreError | InvalidInput
         return StoreDamaged(f"{action}: the store is damaged: {error}. {RESTORE}")
     said = f"{error} ({error.sqlite_errorname})"
     code = extended & _PRIMARY
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_OTHER_TABLES):
+        code = sqlite3.SQLITE_CORRUPT
     if extended == sqlite3.SQLITE_IOERR_CORRUPTFS or code in _DAMAGED:
         return StoreDamaged(f"{action}: the store is damaged: {said}. {RESTORE}")
     if code in _FULL:

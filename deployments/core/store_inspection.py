@@ -63,19 +63,13 @@ def description(
             f"{path} is an SQLite file, but not of this service. Move it away or choose "
             "another FAISS_INDEX_DIR."
         )
-    try:
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-        models = {
-            embedding_type: ModelIdentity(name, fingerprint, dimension)
-            for embedding_type, name, fingerprint, dimension in connection.execute(
-                "SELECT embedding_type, name, fingerprint, dimension FROM models"
-            )
-        }
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        # One that lacks a table or a column of these.
-        raise StoreDamaged(f"{path} is damaged: {error}. {RESTORE}") from error
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    models = {
+        embedding_type: ModelIdentity(name, fingerprint, dimension)
+        for embedding_type, name, fingerprint, dimension in connection.execute(
+            "SELECT embedding_type, name, fingerprint, dimension FROM models"
+        )
+    }
     lacking = _META.keys() - meta.keys()
     if lacking:
         raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. {RESTORE}")
