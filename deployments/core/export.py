@@ -1,6 +1,6 @@
 """Everything in an index folder as one file, and such a file into a folder again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -56,23 +56,32 @@ def export_folder(
     ends so and else JSON Lines, is replaced when it is complete and durable; memory doesn't grow
     with it. Raises InvalidInput, StoreDamaged for a row that isn't what was stored, StoreError.
     """
-    disk = disk or Disk()
-    if form is None:
-        form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
-    write = _MODULES[form].write
 
     def export(view: FolderView) -> Exported:
-        counts = view.counts()
-        header = Header(view.model, sum(counts.values()))
-
-        def produce(sink: Sink) -> None:
-            write(header, _records(view), sink)
-
-        with translated(f"Cannot write {path}"):
-            disk.write_atomically(path, produce)
-            return Exported(view.model, counts, path.stat().st_size)
+        return write_records(path, form, view.model, view.counts(), _records(view), disk)
 
     return read_folder(folder, export)
+
+
+def write_records(
+    path: Path,
+    form: Format | None,
+    model: ModelIdentity,
+    counts: dict[EmbeddingType, int],
+    records: Iterable[Record],
+    disk: Disk | None = None,
+) -> Exported:
+    """Write records, of which there are `counts`; see export_folder. Raises StoreUnwritable."""
+    if form is None:
+        form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
+    write, header = _MODULES[form].write, Header(model, sum(counts.values()))
+
+    def produce(sink: Sink) -> None:
+        write(header, records, sink)
+
+    with translated(f"Cannot write {path}"):
+        (disk or Disk()).write_atomically(path, produce)
+        return Exported(model, counts, path.stat().st_size)
 
 
 def _records(view: FolderView) -> Iterator[Record]:

@@ -53,8 +53,8 @@ def find_hits(
     for search, hits in zip(searches, found, strict=True):
         wanted.setdefault(search.embedding_type, set()).update(seq for _, seq in hits)
     segments: dict[int, tuple[Id, Segment]] = {}
-    for kind, sequences in wanted.items():
-        segments |= _segments(reader, kind, snapshots[kind], sorted(sequences))
+    for kind, rows in wanted.items():
+        segments |= _segments(reader, kind, snapshots[kind], sorted(rows))
     return [[Hit(cosine, seq, *segments[seq]) for cosine, seq in hits] for hits in found]
 
 

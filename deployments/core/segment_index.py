@@ -9,14 +9,16 @@ from types import TracebackType
 
 import numpy as np
 
-from deployments.core import folder_check, recovery, segment_writes, store_check
+from deployments.core import background_check, folder_check, recovery, segment_writes, store_check
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
+from deployments.core.damage import DamageRecord, noting_damage
 from deployments.core.durable_files import Disk, remove_temporary_files
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreError
 from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
+from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
 from deployments.core.segment_writes import Change, Changes
 from deployments.core.segments import (
@@ -64,6 +66,7 @@ class SegmentIndex:
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
         self._rebuilt: dict[EmbeddingType, str] = {}
+        self.damage = DamageRecord()
         self._behind = False
         self._closed = False
 
@@ -125,6 +128,7 @@ class SegmentIndex:
         if self._closed:
             raise NotReady("The index is closed.")
 
+    @noting_damage
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Carry out operations in order, in one durable transaction.
 
@@ -135,6 +139,7 @@ class SegmentIndex:
         """
         with self._writing:
             self._require_open()
+            self.damage.refuse_writes()
             if self._behind:
                 self._catch_up()
             outcomes: list[Outcome] = []
@@ -179,6 +184,8 @@ class SegmentIndex:
                     made = {prepared.embedding_type: change}
                 else:
                     outcome, made = segment_writes.delete_media(writer, operation)
+        except StoreDamaged:
+            raise
         except ServiceError as error:
             if not writer.intact:
                 raise
@@ -215,6 +222,7 @@ class SegmentIndex:
         assert isinstance(outcome, int)
         return outcome
 
+    @noting_damage
     def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
         """For each search its best hits, highest cosine first, ties by sequence number.
 
@@ -233,13 +241,14 @@ class SegmentIndex:
                     return find_hits(reader, state.snapshots, searches, queries)
 
     def stats(self) -> IndexStats:
-        """Model, rows by type, last sequence number, and what was rebuilt at the start."""
+        """Model, rows by type, last sequence number, what was rebuilt, and what is damaged."""
         state = self._published.current
         return IndexStats(
             self.model,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
+            self.damage.current,
         )
 
     def checkpoint_due(self) -> bool:
@@ -267,6 +276,15 @@ class SegmentIndex:
                             if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind))
                         ),
                     ]
+
+    def check(self, pace: Pace) -> None:
+        """Read the whole store at a pace; damage that is found is in `damage` afterwards.
+
+        Raises Stopped, StoreError if the store couldn't be read for another reason, NotReady.
+        """
+        found = background_check.examine(self._store, self._published, pace)
+        if found.problems:
+            self.damage.found(found.problems, found.damaged_rows)
 
     def close(self) -> None:
         """Write checkpoints of what changed, close the store and release the lock.
