@@ -4,9 +4,23 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 FILE_NAME = "store.last_commit"
 _RECORD_BYTES = 128
+
+
+def tells_of_commits(folder: Path) -> bool:
+    """Whether any store of this folder ever made a commit."""
+    return bool(_record(folder / FILE_NAME).get("commit_id"))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 class CommitMark:
@@ -24,11 +38,11 @@ class CommitMark:
 
     def read(self) -> int:
         """The commit that was recorded last for this store, 0 if none was."""
-        try:
-            record = json.loads(self._path.read_bytes())
-            return int(record["commit_id"]) if record["store_id"] == self._store_id else 0
-        except (OSError, ValueError, KeyError, TypeError):
+        record = _record(self._path)
+        commit_id = record.get("commit_id")
+        if record.get("store_id") != self._store_id or not isinstance(commit_id, int):
             return 0
+        return commit_id
 
     def record(self, commit_id: int) -> None:
         """Note a durable commit."""

@@ -4,7 +4,7 @@ import logging
 import os
 from pathlib import Path
 
-from deployments.core import checkpoint
+from deployments.core import checkpoint, commit_mark
 from deployments.core.durable_files import Disk
 from deployments.core.errors import LegacyFolder, StoreDamaged
 from deployments.core.segments import EmbeddingType
@@ -19,8 +19,8 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "
 def refuse_without_store(folder: Path, disk: Disk) -> None:
     """Raise if the folder has no store but holds an index all the same.
 
-    LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints of this
-    one, whose store is gone.
+    LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints or the
+    commit mark of this one, whose store is gone.
     """
     if exists(folder):
         return
@@ -34,11 +34,13 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
             pickle = folder / f"{embedding_type.value}_metadata.pkl"
             if pickle.exists():
                 old.append(pickle.name)
+    if commit_mark.tells_of_commits(folder):
+        ours.append(commit_mark.FILE_NAME)
     if ours:
         raise StoreDamaged(
             f"{folder} has {', '.join(ours)} but no {FILE_NAME}, which holds the segments. "
-            f"Restore {FILE_NAME} from a backup; or, to start empty, delete the "
-            "*_index.faiss files and send the media items again."
+            f"Restore {FILE_NAME} from a backup; or, to start empty, delete "
+            f"{commit_mark.FILE_NAME} and the *_index.faiss files and send the media items again."
         )
     if old:
         raise LegacyFolder(

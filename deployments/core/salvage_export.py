@@ -10,6 +10,7 @@ from deployments.core.errors import StoreDamaged
 from deployments.core.export import Exported, Format, record_of, write_records
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.salvage import DamagedStore, nothing_is_provable
+from deployments.core.salvage_source import readable_folder
 from deployments.core.segments import EmbeddingType
 
 
@@ -45,6 +46,7 @@ def export_salvage(
         return SalvagedExport(exported, salvage)
 
     try:
-        return read_folder(folder, export)
+        with readable_folder(folder) as readable:
+            return read_folder(readable, export)
     except StoreDamaged as error:
         raise nothing_is_provable(folder, error) from error

@@ -19,6 +19,7 @@ from deployments.core.folder_view import FolderView, open_view
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.pace import Pace
 from deployments.core.salvage import DamagedStore, nothing_is_provable
+from deployments.core.salvage_source import readable_folder
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -45,15 +46,15 @@ class SalvagedIndex:
     def __init__(
         self,
         model: ModelIdentity,
-        lock: FolderLock,
         view: FolderView,
         snapshots: dict[EmbeddingType, Snapshot],
         salvage: Salvage,
+        opened: ExitStack,
     ) -> None:
-        """Take over a held lock and an open view; use `open` instead."""
+        """Take over a view, and what is to be closed at the end; use `open` instead."""
         self.model = model
-        self._lock = lock
         self._view = view
+        self._opened = opened
         self._snapshots = snapshots
         self._salvage = salvage
         self._reading = threading.Lock()
@@ -69,10 +70,11 @@ class SalvagedIndex:
         StoreDamaged if there is no store, or none of which anything can be proven.
         """
         with ExitStack() as opened:
-            held = opened.enter_context(lock or FolderLock(folder))
+            opened.enter_context(lock or FolderLock(folder))
             try:
-                folder_check.refuse_without_store(folder, Disk())
-                view = open_view(folder)
+                readable = opened.enter_context(readable_folder(folder))
+                folder_check.refuse_without_store(readable, Disk())
+                view = open_view(readable)
             except StoreDamaged as error:
                 raise nothing_is_provable(folder, error) from error
             opened.callback(view.reader.connection.close)
@@ -88,8 +90,7 @@ class SalvagedIndex:
             snapshots = _intact_rows(store, model.dimension)
             salvage = store.salvage()
             logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
-            opened.pop_all()
-        return cls(model, held, view, snapshots, salvage)
+            return cls(model, view, snapshots, salvage, opened.pop_all())
 
     def apply(
         self, operations: Sequence[Upsert | DeleteMedia]
@@ -139,8 +140,7 @@ class SalvagedIndex:
         with self._reading:
             if not self._closed:
                 self._closed = True
-                self._view.reader.connection.close()
-                self._lock.release()
+                self._opened.close()
 
     def __enter__(self) -> "SalvagedIndex":
         return self

@@ -28,7 +28,7 @@ def fill_pages(folder: Path) -> None:
 
 def pages_of(store: Path, name: str) -> list[int]:
     """Numbers of all pages of a table's or an index' b-tree, its root first."""
-    with closing(sqlite3.connect(f"{store.as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(f"{store.as_uri()}?immutable=1", uri=True)) as connection:
         (root,) = connection.execute(
             "SELECT rootpage FROM sqlite_master WHERE name=?", (name,)
         ).fetchone()

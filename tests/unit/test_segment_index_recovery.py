@@ -494,9 +494,7 @@ def test_rows_that_change_while_a_checkpoint_is_written_stay_pending(
 
 
 def test_the_commit_mark_of_another_store_says_nothing(folder: Path) -> None:
-    folder.mkdir()
     other = {"store_id": "another", "commit_id": 1000}
-    (folder / "store.last_commit").write_text(json.dumps(other))
     with SegmentIndex.open(folder, MODEL) as index:
         store_segments(index, 1, segment("a"))
     (folder / "store.last_commit").write_text(json.dumps(other))
