@@ -27,10 +27,14 @@ class Recovered:
 
     flaw: str
     """Why the checkpoint could not be used; empty if it could, or if there is nothing to hold."""
+    kind: Flaw | None
+    """The same for programs."""
     changed_rows: int
     """By how many rows the checkpoint differs from the store."""
     has_file: bool
     """Whether there is a checkpoint of any kind."""
+    held: Stamp | None = None
+    """What the checkpoint holds, if it could be used."""
 
 
 def recover(
@@ -53,7 +57,8 @@ def recover(
             else:
                 collection.change(_NO_ROWS, loaded.sequences[kept], loaded.vectors[kept])
             add_from_store(reader, kind, collection, added, expected.dimension)
-            return Recovered("", len(added) + int(np.sum(~kept)), True)
+            changed = len(added) + int(np.sum(~kept))
+            return Recovered("", None, changed, True, loaded.stamp)
         loaded = Unusable(Flaw.CONTENT, f"{path.name} lacks rows that it should have")
     if loaded.flaw is Flaw.NEWER:
         raise StoreDamaged(
@@ -63,9 +68,10 @@ def recover(
         )
     add_from_store(reader, kind, collection, live, expected.dimension)
     nothing_lost = loaded.flaw is Flaw.MISSING and len(live) == 0
-    return Recovered(
-        "" if nothing_lost else loaded.reason, len(live), loaded.flaw is not Flaw.MISSING
-    )
+    has_file = loaded.flaw is not Flaw.MISSING
+    if nothing_lost:
+        return Recovered("", None, len(live), has_file)
+    return Recovered(loaded.reason, loaded.flaw, len(live), has_file)
 
 
 def catch_up(

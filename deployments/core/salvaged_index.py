@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
 from deployments.core import folder_check
 from deployments.core.collection import Collection, Snapshot
-from deployments.core.damage import Salvage
+from deployments.core.damage import Damage, Salvage
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreMismatch
 from deployments.core.folder_lock import FolderLock
 from deployments.core.folder_view import FolderView, open_view
 from deployments.core.hydration import check_searches, find_hits
+from deployments.core.index_condition import IndexCondition
 from deployments.core.pace import Pace
 from deployments.core.salvage import DamagedStore, nothing_is_provable
 from deployments.core.salvage_source import readable_folder
@@ -50,11 +52,13 @@ class SalvagedIndex:
         snapshots: dict[EmbeddingType, Snapshot],
         salvage: Salvage,
         opened: ExitStack,
+        recovery_s: float,
     ) -> None:
         """Take over a view, and what is to be closed at the end; use `open` instead."""
         self.model = model
         self._view = view
         self._opened = opened
+        self._recovery_s = recovery_s
         self._snapshots = snapshots
         self._salvage = salvage
         self._reading = threading.Lock()
@@ -69,6 +73,7 @@ class SalvagedIndex:
         Raises FolderLocked, LegacyFolder, StoreMismatch for another model or a newer version, and
         StoreDamaged if there is no store, or none of which anything can be proven.
         """
+        started = monotonic()
         with ExitStack() as opened:
             opened.enter_context(lock or FolderLock(folder))
             try:
@@ -90,7 +95,7 @@ class SalvagedIndex:
             snapshots = _intact_rows(store, model.dimension)
             salvage = store.salvage()
             logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
-            return cls(model, view, snapshots, salvage, opened.pop_all())
+            return cls(model, view, snapshots, salvage, opened.pop_all(), monotonic() - started)
 
     def apply(
         self, operations: Sequence[Upsert | DeleteMedia]
@@ -122,6 +127,18 @@ class SalvagedIndex:
             self.model,
             {kind: len(snapshot) for kind, snapshot in self._snapshots.items()},
             max(last, default=0),
+            salvage=self._salvage,
+        )
+
+    def condition(self) -> IndexCondition:
+        """What to watch."""
+        stats = self.stats()
+        return IndexCondition(
+            stats.vectors,
+            self._view.commit_id,
+            stats.last_sequence,
+            self._recovery_s,
+            damage=Damage(self._salvage.summary, self._salvage.lost_rows),
             salvage=self._salvage,
         )
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 
 import numpy as np
@@ -18,6 +19,7 @@ from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreE
 from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
+from deployments.core.index_condition import IndexCondition
 from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
 from deployments.core.segment_writes import Change, Changes
@@ -67,6 +69,7 @@ class SegmentIndex:
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
         self._rebuilt: dict[EmbeddingType, str] = {}
         self.damage = DamageRecord()
+        self._recovery_s = 0.0
         self._behind = False
         self._closed = False
 
@@ -86,6 +89,7 @@ class SegmentIndex:
         StoreMismatch for another model or a newer version, StoreDamaged and StoreUnwritable.
         In none of these cases is anything but the lock file written.
         """
+        started = monotonic()
         folder = Path(folder)
         disk = disk or Disk()
         with ExitStack() as opened:
@@ -100,6 +104,7 @@ class SegmentIndex:
             with translated(f"Cannot tidy {folder}"):
                 remove_temporary_files(folder)
             opened.pop_all()
+        index._recovery_s = monotonic() - started
         return index
 
     def _recover(self) -> None:
@@ -248,6 +253,19 @@ class SegmentIndex:
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
+            self.damage.current,
+        )
+
+    def condition(self) -> IndexCondition:
+        """What to watch; costs next to nothing."""
+        state = self._published.current
+        return IndexCondition(
+            {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
+            state.commit_id,
+            state.last_sequence,
+            self._recovery_s,
+            dict(self._checkpoints.flaws),
+            dict(self._checkpoints.held),
             self.damage.current,
         )
 
