@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from deployments.core.errors import StoreDamaged
+
 FILE_NAME = "store.last_commit"
 _RECORD_BYTES = 128
 
@@ -43,6 +45,18 @@ class CommitMark:
         if record.get("store_id") != self._store_id or not isinstance(commit_id, int):
             return 0
         return commit_id
+
+    def require(self, commit_id: int) -> None:
+        """Raise StoreDamaged if the store, which is at this commit, was further before."""
+        recorded = self.read()
+        if recorded > commit_id:
+            raise StoreDamaged(
+                f"store.sqlite3 in {self._path.parent} is at commit {commit_id}, but commit "
+                f"{recorded} was made durable in it: it was replaced by an older copy, or its -wal "
+                "file was removed. Restore both; or, if the older state is what you want, delete "
+                f"{FILE_NAME} and the *_index.faiss files. With EMBEDDINGS_SALVAGE=1 the service "
+                "searches the older state, read-only."
+            )
 
     def record(self, commit_id: int) -> None:
         """Note a durable commit."""

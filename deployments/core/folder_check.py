@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from deployments.core import checkpoint, commit_mark
@@ -47,6 +48,18 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
             f"{folder} holds files of the service that this one replaces ({', '.join(old)}). Run "
             f"`embeddings-service import-legacy` once, or choose another FAISS_INDEX_DIR."
         )
+
+
+def folder_state(folder: Path) -> frozenset[tuple[str, int, int, int]]:
+    """What changes when somebody puts another file into the folder, or writes to one."""
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            # What SQLite's readers share, and the lock, change while nobody changes anything.
+            if not entry.name.endswith("-shm") and entry.name != ".lock":
+                stat = entry.stat()
+                found.add((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def warn_of_network_file_system(folder: Path) -> None:

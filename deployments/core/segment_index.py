@@ -110,19 +110,9 @@ class SegmentIndex:
     def _recover(self) -> None:
         with self._store.reading() as reader:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
-            self._require_all_commits(commit_id)
+            self._mark.require(commit_id)
             self._rebuilt = self._checkpoints.recover(reader, self._collections)
         self._publish(commit_id, last_sequence)
-
-    def _require_all_commits(self, commit_id: int) -> None:
-        recorded = self._mark.read()
-        if recorded > commit_id:
-            raise StoreDamaged(
-                f"store.sqlite3 in {self.folder} is at commit {commit_id}, but commit {recorded} "
-                "was made durable in it: it was replaced by an older copy, or its -wal file was "
-                "removed. Restore both; or, if the older state is what you want, delete "
-                "store.last_commit and the *_index.faiss files."
-            )
 
     def _publish(self, commit_id: int, last_sequence: int) -> None:
         snapshots = {kind: each.snapshot for kind, each in self._collections.items()}
