@@ -146,14 +146,22 @@ class DamagedStore:
         )
 
     def _alone(self, sequence: int) -> Row | None:
-        """A row whose vector can't be read; None if it can't be read itself."""
+        """A row that a walk can't read, read by itself, and its vector, if that can be read.
+
+        A cursor steps on to the next row, and into its page, before it gives out the last one.
+        """
+        row = self._one(f"SELECT {COLUMNS} FROM segments NOT INDEXED WHERE seq=?", sequence)
+        if row is None:
+            return None
+        vector = self._one("SELECT vector FROM vectors WHERE seq=?", sequence)
+        return (*row, *(vector or (None,)))
+
+    def _one(self, statement: str, sequence: int) -> Row | None:
         try:
-            row = self._connection.execute(
-                f"SELECT {COLUMNS} FROM segments NOT INDEXED WHERE seq=?", (sequence,)
-            ).fetchone()
+            row: Row | None = self._connection.execute(statement, (sequence,)).fetchone()
         except (sqlite3.Error, UnicodeDecodeError):
             return None
-        return None if row is None else (*row, None)
+        return row
 
     def _proven_vector(self, row: Sequence[Any], stored: object) -> bytes | None:
         for vector in (stored, self._vector_of_checkpoint(row)):
