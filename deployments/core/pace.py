@@ -50,8 +50,9 @@ class Pace:
         connection.set_progress_handler(self._rested, _INSTRUCTIONS)
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        except Exception as error:
+            # SQLite's "interrupted", whatever it was made to.
+            if self._stop.is_set():
                 raise Stopped from error
             raise
         finally:

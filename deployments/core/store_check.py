@@ -36,7 +36,8 @@ def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[i
         reader.proven_blobs(kind, sequences)
     except StoreDamaged as error:
         if len(sequences) == 1:
-            return [error.detail.removesuffix(RESTORE).rstrip()]
+            problem = error.detail.removesuffix(RESTORE).rstrip()
+            return [problem if problem.startswith("Row ") else f"Row {sequences[0]}: {problem}"]
         middle = len(sequences) // 2
         return [
             *row_problems(reader, kind, sequences[:middle]),
