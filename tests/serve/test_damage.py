@@ -1,7 +1,9 @@
 """A damaged store under the real service: refused, repaired, and salvaged."""
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -80,8 +82,19 @@ def test_a_damaged_store_is_refused_until_it_is_repaired(damaged):
         (service.index_dir / "store.sqlite3").write_bytes(whole)
         health_of(service, lambda status, _: status == 200)
         assert len(service.search(**SEARCH_ARGUMENTS)) == len(TEXTS)
+        forge_a_text(service.index_dir)
+        assert "Row 3 (clip, media item 1, segment 2)" in refused(service.post("/search", SEARCH))
+        assert "Writes are refused" in refused(service.post("/embed", EMBED))
+        health_of(service, lambda status, reason: (status, "Row 3 " in reason) == (503, True))
+        assert service.search("candlesticks", "frame") == []
     finally:
         service.stop()
+
+
+def forge_a_text(folder):
+    """What nobody but the service may do to its store, as damage would."""
+    with closing(sqlite3.connect(folder / "store.sqlite3")) as connection, connection:
+        connection.execute("UPDATE segments SET text='forged' WHERE seq=3")
 
 
 SEARCH_ARGUMENTS = {"query": "candlesticks", "kind": "clip", "top_k": 50}
