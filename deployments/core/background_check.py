@@ -75,6 +75,7 @@ class BackgroundCheck:
         self._index = index
         self._interval_s = interval_s
         self._closing = threading.Event()
+        self._pace = Pace(self._closing, _SHARE)
         self._thread = threading.Thread(target=self._run, name="store-check", daemon=True)
         self._thread.start()
 
@@ -82,7 +83,9 @@ class BackgroundCheck:
         while True:
             started = monotonic()
             try:
-                self._index.check(Pace(self._closing, _SHARE))
+                # A new one each time: a pace takes what has passed since its last rest for work.
+                self._pace = Pace(self._closing, _SHARE)
+                self._index.check(self._pace)
             except Stopped:
                 return
             except ServiceError as error:
@@ -96,5 +99,5 @@ class BackgroundCheck:
 
     def close(self) -> None:
         """End the thread, whatever it is at."""
-        self._closing.set()
+        self._pace.stop()
         self._thread.join()

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _SLICE_S = 0.002
 _INSTRUCTIONS = 1000  # of SQLite's machine, about 0.1 ms
@@ -30,6 +30,7 @@ class Pace:
         self._rest_per_work = (1 - share) / share
         self._clock = clock
         self._since = clock()
+        self._connection: sqlite3.Connection | None = None
 
     def __call__(self) -> None:
         """Rest if it is time to. Raises Stopped."""
@@ -44,10 +45,19 @@ class Pace:
         self._since = self._clock()
         return stopped
 
+    def stop(self) -> None:
+        """End the work from another thread, and a statement that can't be paced at once."""
+        self._stop.set()
+        connection = self._connection
+        if connection is not None:
+            with suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                connection.interrupt()
+
     @contextmanager
     def of(self, connection: sqlite3.Connection) -> Iterator[None]:
         """Let the statements of a connection keep the pace too. Raises Stopped."""
         connection.set_progress_handler(self._rested, _INSTRUCTIONS)
+        self._connection = connection
         try:
             yield
         except Exception as error:
@@ -56,4 +66,5 @@ class Pace:
                 raise Stopped from error
             raise
         finally:
+            self._connection = None
             connection.set_progress_handler(None, _INSTRUCTIONS)

@@ -168,9 +168,11 @@ class Checks:
     def __init__(self, *outcomes: Callable[[Pace], None]) -> None:
         self._outcomes = list(outcomes)
         self.done = threading.Semaphore(0)
+        self.paces: list[Pace] = []
 
     def check(self, pace: Pace) -> None:
         outcome = self._outcomes.pop(0)
+        self.paces.append(pace)
         self.done.release()
         outcome(pace)
 
@@ -197,6 +199,7 @@ def test_checks_go_on_after_one_that_failed(caplog: pytest.LogCaptureFixture) ->
     check.close()
     assert "could not be checked: catching up" in caplog.text
     assert "failed unexpectedly" in caplog.text
+    assert len({id(pace) for pace in index.paces}) == 4
 
 
 def test_a_check_that_waits_for_its_next_turn_is_ended() -> None:
@@ -221,3 +224,30 @@ def test_a_record_keeps_the_first_error_until_a_check_says_more(
     with pytest.raises(StoreDamaged, match=r"Writes are refused, .* a\. b\. c\."):
         record.refuse_writes()
     assert len(caplog.records) == 2
+
+
+def test_a_statement_that_does_not_pause_is_interrupted() -> None:
+    pace = Pace(threading.Event(), share=1)
+    entered = threading.Event()
+    with closing(sqlite3.connect(":memory:", check_same_thread=False)) as connection:
+
+        def hold() -> int:
+            # As one long instruction of SQLite's, in which no progress is reported.
+            entered.set()
+            stopped.wait(30)
+            return 1
+
+        stopped = threading.Event()
+        connection.create_function("hold", 0, hold)
+
+        def stop() -> None:
+            assert entered.wait(30)
+            pace.stop()
+            stopped.set()
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(Stopped), pace.of(connection):
+            connection.execute("SELECT hold() UNION ALL SELECT 2").fetchall()
+        thread.join()
+    pace.stop()
