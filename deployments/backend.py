@@ -12,7 +12,13 @@ from ray.serve.handle import DeploymentHandle
 from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority
 from deployments.core.coalescer import Coalescer
-from deployments.core.errors import DeadlineExceeded, DeploymentFailed, NotReady, ServiceError
+from deployments.core.errors import (
+    DeadlineExceeded,
+    DeploymentFailed,
+    NotReady,
+    ServiceError,
+    StoreDamaged,
+)
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -127,6 +133,8 @@ class ServeBackend:
                 timeout_s=HEALTH_TIMEOUT_S,
                 patience_s=0,
             )
+            if stats.damage is not None:
+                raise StoreDamaged(stats.damage.reason)
             # Past the coalescer: health is asked for most when the queue is long.
             await call(
                 lambda: self._encoder.check.remote(),

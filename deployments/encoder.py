@@ -26,6 +26,7 @@ from deployments.core.segments import (
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind, load_text_encoder
 from deployments.logs import log_as_serve
+from deployments.metrics import EncoderMetrics, Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Encoder:
             max_queued_tokens=settings.embeddings_queued_tokens,
         )
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
+        metrics, batcher = EncoderMetrics(), self._batcher
+        self._publisher = Publisher(lambda: metrics.publish(batcher.stats()))
         self._searches: Coalescer[_Group, list[Json]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,

@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
-from deployments.core.errors import FolderLocked, NotReady, ServiceError
+from deployments.core.background_check import BackgroundCheck
+from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreDamaged
+from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
 from deployments.core.results import Json, results_json
+from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
@@ -27,19 +30,23 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.logs import log_as_serve
+from deployments.metrics import IndexMetrics, Publisher
 
 logger = logging.getLogger(__name__)
 
 SEARCH_THREADS = 4
 LOCK_POLL_S = 0.2
 LOCK_LOG_S = 10.0
+REPAIR_POLL_S = 1.0
 
 
 class Index:
     """Stores and searches segments; one replica, and in it one writer.
 
     While another process holds the folder's lock, every call raises FolderLocked, and the folder
-    is opened as soon as the lock is free.
+    is opened as soon as the lock is free. While its store is damaged, every call raises
+    StoreDamaged, unless EMBEDDINGS_SALVAGE is set, and the folder is opened as soon as somebody
+    has repaired it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,15 +56,19 @@ class Index:
             settings.embedding_model, find_model(settings.embedding_model)
         )
         self._lock = FolderLock(settings.faiss_index_dir)
-        self._segments: SegmentIndex | None = None
+        self._segments: SegmentIndex | SalvagedIndex | None = None
         self._writer: GroupCommit | None = None
         self._failure: ServiceError | None = None
+        self._tried: frozenset[Any] = frozenset()
+        self._check: BackgroundCheck | None = None
+        self._metrics = IndexMetrics()
+        self._publisher: Publisher | None = None
         self._closing = threading.Event()
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
-        if self._lock.try_acquire():
-            self._open()
-        else:
-            threading.Thread(target=self._wait_for_lock, name="lock", daemon=True).start()
+        if not self._lock.try_acquire():
+            self._in_thread(self._wait_for_lock)
+        elif not self._open_if_whole():
+            self._in_thread(self._wait_for_repair)
 
     async def upsert(self, upsert: Upsert, fingerprint: str) -> UpsertResult:
         """Make segments durable; returns when the next search sees them.
@@ -83,7 +94,10 @@ class Index:
         def find() -> list[Json]:
             return [results_json(hits) for hits in segments.search(searches, queries)]
 
-        return await asyncio.get_running_loop().run_in_executor(self._searches, find)
+        started = monotonic()
+        found = await asyncio.get_running_loop().run_in_executor(self._searches, find)
+        self._metrics.searched(monotonic() - started)
+        return found
 
     async def stats(self) -> IndexStats:
         """Counts by type."""
@@ -91,13 +105,20 @@ class Index:
         return await asyncio.get_running_loop().run_in_executor(self._searches, segments.stats)
 
     def check_health(self) -> None:
-        """Serve's health check: a folder that couldn't be opened after a wait needs a restart."""
-        if self._failure is not None:
+        """Serve's health check: a folder that couldn't be opened after a wait needs a restart.
+
+        A damaged store needs an operator instead; until then the calls say so.
+        """
+        if self._failure is not None and not isinstance(self._failure, StoreDamaged):
             raise self._failure
 
     def close(self) -> None:
         """Write what is queued, save checkpoints, release the folder. Safe to call twice."""
         self._closing.set()
+        for thread in (self._check, self._publisher):
+            if thread is not None:
+                thread.close()
+        self._check = self._publisher = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -117,12 +138,18 @@ class Index:
 
     def _open(self) -> None:
         started = monotonic()
+        kind = SalvagedIndex if self._settings.embeddings_salvage else SegmentIndex
         try:
-            segments = SegmentIndex.open(self._settings.faiss_index_dir, self._model, self._lock)
+            segments = kind.open(self._settings.faiss_index_dir, self._model, self._lock)
         except ServiceError:
             self._lock.release()
             raise
-        self._segments, self._writer = segments, GroupCommit(segments)
+        self._segments, self._writer = segments, (writer := GroupCommit(segments))
+        self._publisher = Publisher(
+            lambda: self._metrics.publish(segments.condition(), writer.checkpoint_failures)
+        )
+        if self._settings.embeddings_check_interval_s:
+            self._check = BackgroundCheck(segments, self._settings.embeddings_check_interval_s)
         stats = segments.stats()
         logger.info(
             "Opened %s with %d vectors in %.2f s",
@@ -140,10 +167,42 @@ class Index:
             if self._closing.wait(LOCK_POLL_S):
                 return
         try:
-            self._open()
+            if not self._open_if_whole():
+                self._wait_for_repair()
         except ServiceError as error:
             logger.error("The folder can't be opened: %s", error)
             self._failure = error
+
+    def _open_if_whole(self) -> bool:
+        """Open the folder; False if its store is damaged, which calls are told from then on."""
+        self._tried = folder_state(self._settings.faiss_index_dir)
+        try:
+            self._open()
+        except StoreDamaged as error:
+            if self._failure is None or self._failure.detail != error.detail:
+                logger.error("The store is damaged, nothing is served: %s", error)
+            self._failure = error
+            self._metrics.unusable()
+            return False
+        self._failure = None
+        return True
+
+    def _wait_for_repair(self) -> None:
+        """Open the folder once somebody has changed it."""
+        while not self._closing.wait(REPAIR_POLL_S):
+            changed = folder_state(self._settings.faiss_index_dir) != self._tried
+            if not changed or not self._lock.try_acquire():
+                continue
+            try:
+                if self._open_if_whole():
+                    return
+            except ServiceError as error:
+                logger.error("The folder can't be opened: %s", error)
+                self._failure = error
+                return
+
+    def _in_thread(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name="opening", daemon=True).start()
 
     def _locked(self) -> FolderLocked:
         return FolderLocked(
@@ -151,7 +210,7 @@ class Index:
             "waiting until that process ends"
         )
 
-    def _opened(self) -> SegmentIndex:
+    def _opened(self) -> SegmentIndex | SalvagedIndex:
         if self._segments is None:
             raise self._unopened()
         return self._segments
@@ -163,7 +222,8 @@ class Index:
 
     def _unopened(self) -> ServiceError:
         if self._failure is not None:
-            return self._failure
+            # A fresh one: a shared instance would collect the tracebacks of all calls.
+            return type(self._failure)(self._failure.detail)
         if self._closing.is_set():
             return NotReady("the index is shutting down; try again in a moment")
         return self._locked()

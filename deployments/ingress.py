@@ -1,6 +1,7 @@
 """The REST API: each route parses, calls, and answers."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
 from fastapi import FastAPI, Path, Query
@@ -17,6 +18,7 @@ from deployments.core.errors import (
     NotReady,
     Overloaded,
     ServiceError,
+    StoreDamaged,
     StoreFull,
     StoreUnwritable,
     UnreadableBody,
@@ -87,9 +89,9 @@ MinSimilarity = Annotated[
 ]
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 
-_READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded)
+_READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
 _BODY = problem_responses(UnreadableBody, BodyTooLarge)
-_WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreFull)
+_WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
 
 
 def create_app(backend: Backend, settings: Settings) -> FastAPI:
@@ -198,7 +200,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
 
     @app.get(
         "/stats",
-        responses=problem_responses(NotReady, DeadlineExceeded),
+        responses=problem_responses(NotReady, DeadlineExceeded, StoreDamaged),
         tags=["operations"],
         summary="Model and number of vectors",
     )
@@ -218,7 +220,8 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         except ServiceError as error:
             response.status_code = 503
             return HealthResponse(status="unhealthy", reason=f"{error.title}: {error.detail}")
-        return HealthResponse(status="healthy", stats=_stats_response(counts))
+        reason = None if counts.salvage is None else f"Salvage, read-only: {counts.salvage.summary}"
+        return HealthResponse(status="healthy", stats=_stats_response(counts), reason=reason)
 
     @app.get("/health/live", tags=["operations"], summary="Live")
     async def live() -> LiveResponse:
@@ -259,6 +262,7 @@ def _stats_response(stats: IndexStats) -> StatsResponse:
         frame_vectors=stats.vectors[EmbeddingType.FRAME],
         clip_vectors=stats.vectors[EmbeddingType.CLIP],
         total_vectors=sum(stats.vectors.values()),
+        salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
     )
 
 

@@ -26,7 +26,7 @@ import psutil
 import yaml
 from rich.console import Console
 
-from deployments.core.errors import DeploymentFailed, SettingsError
+from deployments.core.errors import DeploymentFailed, SettingsError, StoreDamaged
 from deployments.core.settings import Settings
 
 RAY_ENVIRONMENT = {
@@ -179,7 +179,7 @@ def wait_until_ready(
             if response.status_code == httpx.codes.OK:
                 return
             reason = response.json()["reason"]
-            if reason.startswith(DeploymentFailed.title):
+            if reason.startswith((DeploymentFailed.title, StoreDamaged.title)):
                 raise StartError(reason)
         time.sleep(0.2)
     raise StartError(f"The service isn't ready after {timeout_s:g} s: {reason}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,12 @@ from deployments.client.options import (
     print_counts,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from deployments.core.salvage_export import SalvagedExport
+
+SOMETHING_IS_LOST = 3
+"""Exit code of an export that left rows out."""
 
 
 def register(app: typer.Typer) -> None:
@@ -120,22 +126,45 @@ def export(
             show_default=False,
         ),
     ] = None,
+    salvage: Annotated[
+        bool,
+        typer.Option("--salvage", help="Of a damaged index: write what is provably intact."),
+    ] = False,
     index_dir: IndexDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write all segments to a file.
 
     With ids, texts, times, metadata, vectors and the model, so that `import` needs no encoding.
+    The exit code is 1 if nothing was written, and with --salvage 3 if something is lost.
     """
     from deployments.core.export import Format, export_folder
+    from deployments.core.salvage_export import export_salvage
 
     folder, path = index_folder(index_dir), absolute(file)
+    if salvage:
+        _report_salvage(
+            folder, path, export_salvage(folder, path, Format(form) if form else None), as_json
+        )
+        return
     exported = export_folder(folder, path, Format(form) if form else None)
     if as_json:
         print_json({"folder": folder, "file": path, **asdict(exported)})
         return
     print_counts(exported.segments)
     typer.echo(f"{folder} was exported to {path} ({exported.file_bytes:,} bytes).")
+
+
+def _report_salvage(folder: Path, path: Path, done: "SalvagedExport", as_json: bool) -> None:
+    exported, salvage = done.exported, done.salvage
+    if as_json:
+        print_json({"folder": folder, "file": path, **asdict(exported), "salvage": asdict(salvage)})
+    else:
+        print_counts(exported.segments)
+        typer.echo(salvage.summary)
+        typer.echo(f"What is intact of {folder} was exported to {path}.")
+    if salvage.lost_rows or salvage.missing_commits or not salvage.lost_are_counted:
+        raise typer.Exit(SOMETHING_IS_LOST)
 
 
 def import_(

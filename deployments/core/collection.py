@@ -43,6 +43,23 @@ class Snapshot:
         found = best_rows(self.vectors, self.dead, queries, count)
         return [(cosines, self.sequences[rows]) for cosines, rows in found]
 
+    def live_among(self, sequences: Sequences) -> Sequences:
+        """Those of these sequence numbers, ascending, whose rows are here and not deleted."""
+        positions = np.searchsorted(self.sequences, sequences)
+        here = positions < len(self.sequences)
+        here[here] = self.sequences[positions[here]] == sequences[here]
+        found = positions[here]
+        dead = np.searchsorted(self.dead, found)
+        deleted = dead < len(self.dead)
+        deleted[deleted] = self.dead[dead[deleted]] == found[deleted]
+        alive: Sequences = sequences[here][~deleted]
+        return alive
+
+    def vectors_of(self, sequences: Sequences) -> Vectors:
+        """The vectors, (n, dimension), that searches compare for these rows of the snapshot."""
+        vectors: Vectors = self.vectors[np.searchsorted(self.sequences, sequences)]
+        return vectors
+
     def live_sequences(self) -> Sequences:
         """Sequence numbers of all rows that are not deleted, ascending."""
         return np.delete(self.sequences, self.dead)

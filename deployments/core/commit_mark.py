@@ -4,9 +4,25 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from deployments.core.errors import StoreDamaged
 
 FILE_NAME = "store.last_commit"
 _RECORD_BYTES = 128
+
+
+def tells_of_commits(folder: Path) -> bool:
+    """Whether any store of this folder ever made a commit."""
+    return bool(_record(folder / FILE_NAME).get("commit_id"))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 class CommitMark:
@@ -24,11 +40,23 @@ class CommitMark:
 
     def read(self) -> int:
         """The commit that was recorded last for this store, 0 if none was."""
-        try:
-            record = json.loads(self._path.read_bytes())
-            return int(record["commit_id"]) if record["store_id"] == self._store_id else 0
-        except (OSError, ValueError, KeyError, TypeError):
+        record = _record(self._path)
+        commit_id = record.get("commit_id")
+        if record.get("store_id") != self._store_id or not isinstance(commit_id, int):
             return 0
+        return commit_id
+
+    def require(self, commit_id: int) -> None:
+        """Raise StoreDamaged if the store, which is at this commit, was further before."""
+        recorded = self.read()
+        if recorded > commit_id:
+            raise StoreDamaged(
+                f"store.sqlite3 in {self._path.parent} is at commit {commit_id}, but commit "
+                f"{recorded} was made durable in it: it was replaced by an older copy, or its -wal "
+                "file was removed. Restore both; or, if the older state is what you want, delete "
+                f"{FILE_NAME} and the *_index.faiss files. With EMBEDDINGS_SALVAGE=1 the service "
+                "searches the older state, read-only."
+            )
 
     def record(self, commit_id: int) -> None:
         """Note a durable commit."""

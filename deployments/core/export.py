@@ -1,10 +1,11 @@
 """Everything in an index folder as one file, and such a file into a folder again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ from deployments.core.errors import InvalidInput, ServiceError, StoreDamaged, St
 from deployments.core.exchange_header import Header
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segment_rows import checksum, segment_from
+from deployments.core.segment_rows import segment_from
 from deployments.core.segments import EmbeddingType, ModelIdentity
-from deployments.core.storage_errors import translated
+from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import exists
+from deployments.core.stored_rows import COLUMNS, is_intact
 
 _ROWS_AT_ONCE = 1000
 
@@ -54,51 +56,62 @@ def export_folder(
     ends so and else JSON Lines, is replaced when it is complete and durable; memory doesn't grow
     with it. Raises InvalidInput, StoreDamaged for a row that isn't what was stored, StoreError.
     """
-    disk = disk or Disk()
-    if form is None:
-        form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
-    write = _MODULES[form].write
 
     def export(view: FolderView) -> Exported:
-        counts = view.counts()
-        header = Header(view.model, sum(counts.values()))
-
-        def produce(sink: Sink) -> None:
-            write(header, _records(view), sink)
-
-        with translated(f"Cannot write {path}"):
-            disk.write_atomically(path, produce)
-            return Exported(view.model, counts, path.stat().st_size)
+        return write_records(path, form, view.model, view.counts(), _records(view), disk)
 
     return read_folder(folder, export)
+
+
+def write_records(
+    path: Path,
+    form: Format | None,
+    model: ModelIdentity,
+    counts: dict[EmbeddingType, int],
+    records: Iterable[Record],
+    disk: Disk | None = None,
+) -> Exported:
+    """Write records, of which there are `counts`; see export_folder. Raises StoreUnwritable."""
+    if form is None:
+        form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
+    write, header = _MODULES[form].write, Header(model, sum(counts.values()))
+
+    def produce(sink: Sink) -> None:
+        write(header, records, sink)
+
+    with translated(f"Cannot write {path}"):
+        (disk or Disk()).write_atomically(path, produce)
+        return Exported(model, counts, path.stat().st_size)
 
 
 def _records(view: FolderView) -> Iterator[Record]:
     with translated("Cannot read the store"):
         rows = view.reader.connection.execute(
-            "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
-            "metadata, text_hash, truncated, checksum, vector "
-            "FROM segments LEFT JOIN vectors USING (seq) ORDER BY seq"
+            f"SELECT {COLUMNS}, vector FROM segments LEFT JOIN vectors USING (seq) ORDER BY seq"
         )
     while True:
         with translated("Cannot read the store"):
             block = rows.fetchmany(_ROWS_AT_ONCE)
         if not block:
             return
-        for seq, kind, *fields, truncated, mark, vector in block:
-            if vector is None or checksum(seq, kind, fields, bool(truncated), vector) != mark:
+        for *row, vector in block:
+            if not is_intact(row, vector):
                 raise StoreDamaged(
-                    f"Row {seq} of {view.folder} is not what was stored. Restore the folder from "
-                    "a backup; `embeddings-service verify` lists all damaged rows."
+                    f"Row {row[0]} of {view.folder} is not what was stored. {RESTORE}"
                 )
-            media_item_id, *segment, _ = fields
-            yield Record(
-                EmbeddingType(kind),
-                media_item_id,
-                segment_from(seq, segment),
-                np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
-                bool(truncated),
-            )
+            yield record_of(row, vector)
+
+
+def record_of(row: Sequence[Any], vector: bytes) -> Record:
+    """A row that was found intact, as it is exported."""
+    seq, kind, media_item_id, *fields, _, truncated, _ = row
+    return Record(
+        EmbeddingType(kind),
+        media_item_id,
+        segment_from(seq, fields),
+        np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
+        bool(truncated),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from deployments.core import checkpoint
+from deployments.core import checkpoint, commit_mark
 from deployments.core.durable_files import Disk
 from deployments.core.errors import LegacyFolder, StoreDamaged
 from deployments.core.segments import EmbeddingType
@@ -19,8 +20,8 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "
 def refuse_without_store(folder: Path, disk: Disk) -> None:
     """Raise if the folder has no store but holds an index all the same.
 
-    LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints of this
-    one, or a write-ahead log, whose store is gone.
+    LegacyFolder: files of the service that this one replaces. StoreDamaged: checkpoints, a
+    write-ahead log or the commit mark of this one, whose store is gone.
     """
     if exists(folder):
         return
@@ -37,6 +38,8 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
             pickle = folder / f"{embedding_type.value}_metadata.pkl"
             if pickle.exists():
                 old.append(pickle.name)
+    if commit_mark.tells_of_commits(folder):
+        ours.append(commit_mark.FILE_NAME)
     if ours:
         raise StoreDamaged(
             f"{folder} has {', '.join(ours)} but no {FILE_NAME}, which holds the segments. "
@@ -48,6 +51,18 @@ def refuse_without_store(folder: Path, disk: Disk) -> None:
             f"{folder} holds files of the service that this one replaces ({', '.join(old)}). Run "
             f"`embeddings-service import-legacy` once, or choose another FAISS_INDEX_DIR."
         )
+
+
+def folder_state(folder: Path) -> frozenset[tuple[str, int, int, int]]:
+    """What changes when somebody puts another file into the folder, or writes to one."""
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            # What SQLite's readers share, and the lock, change while nobody changes anything.
+            if not entry.name.endswith("-shm") and entry.name != ".lock":
+                stat = entry.stat()
+                found.add((entry.name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def warn_of_network_file_system(folder: Path) -> None:

@@ -91,24 +91,42 @@ class _Files:
 
 
 def _read(path: Path, have_log: bool, read: Callable[[FolderView], T]) -> T:
+    view = _open(path, have_log)
+    with closing(view.reader.connection):
+        return read(view)
+
+
+def open_view(folder: Path) -> FolderView:
+    """A view to keep, for any thread, of a folder whose lock is held; close its connection.
+
+    Raises StoreDamaged and StoreMismatch.
+    """
+    path = folder / FILE_NAME
+    return _open(path, _Files.of(path).have_log)
+
+
+def _open(path: Path, have_log: bool) -> FolderView:
     # Without a log SQLite would make one even to read, unless told that nobody writes.
     mode = "mode=ro" if have_log else "immutable=1"
     address = f"{path.absolute().as_uri()}?{mode}"
     with translated(f"Cannot read {path}"):
-        connection = sqlite3.connect(address, uri=True, timeout=_TIMEOUT_S, isolation_level=None)
-    with closing(connection):
+        connection = sqlite3.connect(
+            address, uri=True, timeout=_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+    try:
         with translated(f"Cannot read {path}"):
             connection.execute("BEGIN")
             meta, models = description(connection, path)
-        return read(
-            FolderView(
-                path.parent,
-                StoreReader(connection),
-                _only_model(path, models),
-                meta["store_id"],
-                meta["commit_id"],
-            )
+        return FolderView(
+            path.parent,
+            StoreReader(connection),
+            _only_model(path, models),
+            meta["store_id"],
+            meta["commit_id"],
         )
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _only_model(path: Path, models: Mapping[str, ModelIdentity]) -> ModelIdentity:

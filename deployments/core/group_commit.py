@@ -60,6 +60,8 @@ class GroupCommit:
         self._closing = threading.Event()
         self.checkpoint_error: str | None = None
         """Why the last checkpoint could not be written; None if it could."""
+        self.checkpoint_failures = 0
+        """How often none could be written since the start."""
         self._writer = threading.Thread(target=self._write, name="group-commit")
         self._checkpointer = threading.Thread(target=self._checkpoint, name="checkpoint")
         self._writer.start()
@@ -142,6 +144,7 @@ class GroupCommit:
                     self.checkpoint_error = None
             except Exception as error:
                 self.checkpoint_error = str(error)
+                self.checkpoint_failures += 1
                 logger.warning("No checkpoint could be written: %s", error)
                 pause_s = _CHECKPOINT_RETRY_S
 

@@ -6,9 +6,12 @@ import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.errors import InvalidInput, StoreDamaged
+from deployments.core.segment_rows import segment_from
 from deployments.core.segment_writes import unit_vectors
-from deployments.core.segments import EmbeddingType, Hit, Search, Vectors
-from deployments.core.store_sql import StoreReader
+from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment, Vectors
+from deployments.core.storage_errors import RESTORE
+from deployments.core.store_sql import StoreReader, not_as_written
+from deployments.core.stored_rows import is_intact, name_of
 
 
 def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:
@@ -46,12 +49,31 @@ def find_hits(
             found[i] = list(
                 zip(cosines[best][enough].tolist(), sequences[best][enough].tolist(), strict=True)
             )
-    wanted = sorted({seq for hits in found for _, seq in hits})
-    segments = reader.segments(wanted)
-    if len(segments) != len(wanted):
-        lost = next(seq for seq in wanted if seq not in segments)
-        raise StoreDamaged(
-            f"Row {lost} is in the index but not in the store. Stop the service and run "
-            "`embeddings-service verify`."
-        )
+    wanted: dict[EmbeddingType, set[int]] = {}
+    for search, hits in zip(searches, found, strict=True):
+        wanted.setdefault(search.embedding_type, set()).update(seq for _, seq in hits)
+    segments: dict[int, tuple[Id, Segment]] = {}
+    for kind, rows in wanted.items():
+        segments |= _segments(reader, kind, snapshots[kind], sorted(rows))
     return [[Hit(cosine, seq, *segments[seq]) for cosine, seq in hits] for hits in found]
+
+
+def _segments(
+    reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, wanted: Sequence[int]
+) -> dict[int, tuple[Id, Segment]]:
+    """Media item id and segment of each of these rows of a type.
+
+    Each row is checked together with the vector that the search compared, so that a hit's text
+    and its score belong together. Raises StoreDamaged.
+    """
+    rows = reader.rows(wanted)
+    vectors = snapshot.vectors_of(np.array(wanted, np.int64)).astype("<f4", copy=False)
+    segments = {}
+    for seq, vector in zip(wanted, vectors, strict=True):
+        row = rows.get(seq)
+        if row is None:
+            raise StoreDamaged(f"Row {seq} is in the index but not in the store. {RESTORE}")
+        if row[1] != kind or not is_intact(row, vector.tobytes()):
+            raise not_as_written(name_of(row))
+        segments[seq] = (row[2], segment_from(seq, row[3:8]))
+    return segments

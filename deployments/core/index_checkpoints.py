@@ -3,13 +3,16 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from deployments.core import checkpoint, recovery
+from deployments.core.checkpoint import Flaw
 from deployments.core.checkpoint_schedule import CheckpointSchedule
 from deployments.core.collection import Collection
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady
+from deployments.core.index_condition import HeldCheckpoint
 from deployments.core.published_state import State
 from deployments.core.segments import EmbeddingType, ModelIdentity
 from deployments.core.storage_errors import translated
@@ -29,6 +32,10 @@ class IndexCheckpoints:
         self._writing = threading.Lock()
         self._ended = False
         self.schedule = CheckpointSchedule()
+        self.flaws: dict[EmbeddingType, Flaw] = {}
+        """Of the checkpoints that could not be used at the start."""
+        self.held: dict[EmbeddingType, HeldCheckpoint] = {}
+        """The checkpoints on disk."""
 
     def recover(
         self, reader: StoreReader, collections: Mapping[EmbeddingType, Collection]
@@ -43,8 +50,10 @@ class IndexCheckpoints:
             path = checkpoint.path_of(self._folder, kind)
             expected = self._stamp(kind, 0, commit_id, last_sequence)
             found = recovery.recover(reader, path, expected, collection, self._disk)
-            if found.flaw:
-                rebuilt[kind] = found.flaw
+            if found.held is not None:
+                self._note(kind, path, found.held.last_seq)
+            if found.flaw and found.kind:
+                rebuilt[kind], self.flaws[kind] = found.flaw, found.kind
                 logger.warning("%s: the %s index was rebuilt from the store.", found.flaw, kind)
             if found.changed_rows or not found.has_file or found.flaw:
                 self.schedule.changed(kind, found.changed_rows)
@@ -71,7 +80,12 @@ class IndexCheckpoints:
                     stamp = self._stamp(kind, len(snapshot), state.commit_id, state.last_sequence)
                     with translated(f"Cannot write {path}"):
                         checkpoint.write(path, stamp, snapshot.blocks(), self._disk)
+                        self._note(kind, path, stamp.last_seq)
                     self.schedule.written(kind, pending.get(kind, 0))
+
+    def _note(self, kind: EmbeddingType, path: Path, last_sequence: int) -> None:
+        with suppress(OSError):
+            self.held[kind] = HeldCheckpoint(last_sequence, path.stat().st_mtime)
 
     def _stamp(
         self, kind: EmbeddingType, rows: int, commit_id: int, last_sequence: int

@@ -12,6 +12,7 @@ from deployments.core.collection import Collection
 from deployments.core.durable_files import Disk
 from deployments.core.errors import StoreDamaged
 from deployments.core.segments import EmbeddingType
+from deployments.core.storage_errors import RESTORE
 from deployments.core.store_sql import StoreReader
 
 _BLOCK_ROWS = 4096
@@ -26,10 +27,14 @@ class Recovered:
 
     flaw: str
     """Why the checkpoint could not be used; empty if it could, or if there is nothing to hold."""
+    kind: Flaw | None
+    """The same for programs."""
     changed_rows: int
     """By how many rows the checkpoint differs from the store."""
     has_file: bool
     """Whether there is a checkpoint of any kind."""
+    held: Stamp | None = None
+    """What the checkpoint holds, if it could be used."""
 
 
 def recover(
@@ -39,7 +44,8 @@ def recover(
 
     Raises StoreDamaged if the checkpoint is newer than the store: the store lost commits then.
     """
-    live = reader.sequences(EmbeddingType(expected.embedding_type))
+    kind = EmbeddingType(expected.embedding_type)
+    live = reader.sequences(kind)
     collection.reserve(int(len(live) * _HEADROOM))
     loaded = checkpoint.load(path, expected, disk)
     if not isinstance(loaded, Unusable):
@@ -50,8 +56,9 @@ def recover(
                 collection.change(_NO_ROWS, loaded.sequences, loaded.vectors)
             else:
                 collection.change(_NO_ROWS, loaded.sequences[kept], loaded.vectors[kept])
-            add_from_store(reader, collection, added, expected.dimension)
-            return Recovered("", len(added) + int(np.sum(~kept)), True)
+            add_from_store(reader, kind, collection, added, expected.dimension)
+            changed = len(added) + int(np.sum(~kept))
+            return Recovered("", None, changed, True, loaded.stamp)
         loaded = Unusable(Flaw.CONTENT, f"{path.name} lacks rows that it should have")
     if loaded.flaw is Flaw.NEWER:
         raise StoreDamaged(
@@ -59,11 +66,12 @@ def recover(
             "removed. Restore both; or, if the older state is what you want, delete "
             f"store.last_commit and the *_index.faiss files of {path.parent}."
         )
-    add_from_store(reader, collection, live, expected.dimension)
+    add_from_store(reader, kind, collection, live, expected.dimension)
     nothing_lost = loaded.flaw is Flaw.MISSING and len(live) == 0
-    return Recovered(
-        "" if nothing_lost else loaded.reason, len(live), loaded.flaw is not Flaw.MISSING
-    )
+    has_file = loaded.flaw is not Flaw.MISSING
+    if nothing_lost:
+        return Recovered("", None, len(live), has_file)
+    return Recovered(loaded.reason, loaded.flaw, len(live), has_file)
 
 
 def catch_up(
@@ -76,23 +84,26 @@ def catch_up(
     added = np.setdiff1d(live, have, assume_unique=True)
     if len(removed):
         collection.change(removed, _NO_ROWS, np.empty((0, dimension), np.float32))
-    add_from_store(reader, collection, added, dimension)
+    add_from_store(reader, kind, collection, added, dimension)
     return len(removed) + len(added)
 
 
 def add_from_store(
-    reader: StoreReader, collection: Collection, sequences: npt.NDArray[np.int64], dimension: int
+    reader: StoreReader,
+    kind: EmbeddingType,
+    collection: Collection,
+    sequences: npt.NDArray[np.int64],
+    dimension: int,
 ) -> None:
-    """Append rows of the store, some at a time. Raises StoreDamaged for a vector that is none."""
+    """Append rows of the store, some at a time. Raises StoreDamaged for rows not as written."""
     for start in range(0, len(sequences), _BLOCK_ROWS):
         block = sequences[start : start + _BLOCK_ROWS]
-        vectors = reader.vectors(block.tolist(), dimension)
+        vectors = reader.proven_vectors(kind, block.tolist(), dimension)
         squares = np.einsum("ij,ij->i", vectors, vectors)
         # Written so that NaN fails: it compares false with everything.
         wrong = np.flatnonzero(~(np.abs(squares - 1) <= 2 * _UNIT_TOLERANCE))
         if len(wrong):
             raise StoreDamaged(
-                f"The vector of row {block[wrong[0]]} in the store is no unit vector. Restore the "
-                "folder from a backup; `embeddings-service verify` lists all damaged rows."
+                f"The vector of row {block[wrong[0]]} in the store is no unit vector. {RESTORE}"
             )
         collection.change(_NO_ROWS, block, vectors)

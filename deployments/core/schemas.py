@@ -234,6 +234,16 @@ class DeleteResponse(BaseModel):
     timestamp: Timestamp = Field(default_factory=now)
 
 
+class SalvageStats(BaseModel):
+    """What is left of a damaged store that is only searched."""
+
+    intact_rows: int
+    lost_rows: int
+    lost_are_counted: bool = Field(description="Whether `lost_rows` are all that are lost.")
+    missing_commits: int = Field(description="Answered writes that the store no longer has.")
+    media_items: list[str] = Field(description="Media items with lost rows, the first 20 known.")
+
+
 class Stats(BaseModel):
     """How many vectors of which model the service holds."""
 
@@ -243,6 +253,9 @@ class Stats(BaseModel):
     frame_vectors: int
     clip_vectors: int
     total_vectors: int
+    salvage: SalvageStats | None = Field(
+        default=None, description="Only with EMBEDDINGS_SALVAGE: what is left."
+    )
 
 
 class StatsResponse(Stats):

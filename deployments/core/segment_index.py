@@ -5,18 +5,22 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 
 import numpy as np
 
-from deployments.core import folder_check, recovery, segment_writes, store_check
+from deployments.core import background_check, folder_check, recovery, segment_writes, store_check
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
+from deployments.core.damage import DamageRecord, noting_damage
 from deployments.core.durable_files import Disk, remove_temporary_files
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreError
 from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
+from deployments.core.index_condition import IndexCondition
+from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
 from deployments.core.segment_writes import Change, Changes
 from deployments.core.segments import (
@@ -64,6 +68,8 @@ class SegmentIndex:
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
         self._rebuilt: dict[EmbeddingType, str] = {}
+        self.damage = DamageRecord()
+        self._recovery_s = 0.0
         self._behind = False
         self._closed = False
 
@@ -83,6 +89,7 @@ class SegmentIndex:
         StoreMismatch for another model or a newer version, StoreDamaged and StoreUnwritable.
         In none of these cases is anything but the lock file written.
         """
+        started = monotonic()
         folder = Path(folder)
         disk = disk or Disk()
         with ExitStack() as opened:
@@ -97,24 +104,15 @@ class SegmentIndex:
             with translated(f"Cannot tidy {folder}"):
                 remove_temporary_files(folder)
             opened.pop_all()
+        index._recovery_s = monotonic() - started
         return index
 
     def _recover(self) -> None:
         with self._store.reading() as reader:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
-            self._require_all_commits(commit_id)
+            self._mark.require(commit_id)
             self._rebuilt = self._checkpoints.recover(reader, self._collections)
         self._publish(commit_id, last_sequence)
-
-    def _require_all_commits(self, commit_id: int) -> None:
-        recorded = self._mark.read()
-        if recorded > commit_id:
-            raise StoreDamaged(
-                f"store.sqlite3 in {self.folder} is at commit {commit_id}, but commit {recorded} "
-                "was made durable in it: it was replaced by an older copy, or its -wal file was "
-                "removed. Restore both; or, if the older state is what you want, delete "
-                "store.last_commit and the *_index.faiss files."
-            )
 
     def _publish(self, commit_id: int, last_sequence: int) -> None:
         snapshots = {kind: each.snapshot for kind, each in self._collections.items()}
@@ -125,6 +123,7 @@ class SegmentIndex:
         if self._closed:
             raise NotReady("The index is closed.")
 
+    @noting_damage
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Carry out operations in order, in one durable transaction.
 
@@ -135,6 +134,7 @@ class SegmentIndex:
         """
         with self._writing:
             self._require_open()
+            self.damage.refuse_writes()
             if self._behind:
                 self._catch_up()
             outcomes: list[Outcome] = []
@@ -179,6 +179,8 @@ class SegmentIndex:
                     made = {prepared.embedding_type: change}
                 else:
                     outcome, made = segment_writes.delete_media(writer, operation)
+        except StoreDamaged:
+            raise
         except ServiceError as error:
             if not writer.intact:
                 raise
@@ -215,6 +217,7 @@ class SegmentIndex:
         assert isinstance(outcome, int)
         return outcome
 
+    @noting_damage
     def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
         """For each search its best hits, highest cosine first, ties by sequence number.
 
@@ -233,13 +236,27 @@ class SegmentIndex:
                     return find_hits(reader, state.snapshots, searches, queries)
 
     def stats(self) -> IndexStats:
-        """Model, rows by type, last sequence number, and what was rebuilt at the start."""
+        """Model, rows by type, last sequence number, what was rebuilt, and what is damaged."""
         state = self._published.current
         return IndexStats(
             self.model,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
+            self.damage.current,
+        )
+
+    def condition(self) -> IndexCondition:
+        """What to watch; costs next to nothing."""
+        state = self._published.current
+        return IndexCondition(
+            {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
+            state.commit_id,
+            state.last_sequence,
+            self._recovery_s,
+            dict(self._checkpoints.flaws),
+            dict(self._checkpoints.held),
+            self.damage.current,
         )
 
     def checkpoint_due(self) -> bool:
@@ -267,6 +284,15 @@ class SegmentIndex:
                             if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind))
                         ),
                     ]
+
+    def check(self, pace: Pace) -> None:
+        """Read the whole store at a pace; damage that is found is in `damage` afterwards.
+
+        Raises Stopped, StoreError if the store couldn't be read for another reason, NotReady.
+        """
+        found = background_check.examine(self._store, self._published, pace)
+        if found.problems:
+            self.damage.found(found.problems, found.damaged_rows)
 
     def close(self) -> None:
         """Write checkpoints of what changed, close the store and release the lock.

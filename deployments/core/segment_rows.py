@@ -167,13 +167,15 @@ def checksum(
     return blake2b(b"".join(map(_tagged, values)), digest_size=HASH_BYTES).digest()
 
 
-def _tagged(value: str | bytes | float | int | bool | None) -> bytes:
-    # Type and length before each value, so that no two different rows have the same bytes.
-    if isinstance(value, str):
+def _tagged(value: Any) -> bytes:
+    # Type and length before each value, so that no two different rows have the same bytes. By
+    # type and not isinstance, for speed: every row that a search finds is checked.
+    kind = type(value)
+    if kind is str:
         data = value.encode()
         return b"s%d:%b" % (len(data), data)
-    if isinstance(value, bytes):
+    if kind is bytes:
         return b"b%d:%b" % (len(value), value)
-    if isinstance(value, float):
+    if kind is float:
         return b"f" + struct.pack("<d", value)
     return b"n" if value is None else b"i%d:" % value

@@ -137,6 +137,8 @@ def upsert(writer: StoreWriter, request: PreparedUpsert) -> tuple[UpsertResult, 
             kept.append(stored)
         else:
             todo.append(position)
+    # What is answered as stored has to be there whole, not only to have the same hash.
+    writer.proven_blobs(kind, [row.sequence for row in kept])
     vectors, missing = _vectors_of(writer, request, todo, existing)
     if missing:
         return UpsertResult(missing=tuple(missing)), Change()
@@ -199,10 +201,11 @@ def _vectors_of(
             elif hashed in of_request:
                 found[position] = of_request[hashed]
     if donors:
-        blobs = writer.vector_blobs([seq for seq, _ in donors.values()])
+        # Checked, so that damage isn't copied into a new row with a checksum of its own.
+        kind = request.embedding_type
+        blobs = writer.proven_blobs(kind, [seq for seq, _ in donors.values()])
         for position, (seq, truncated) in donors.items():
-            if seq in blobs:
-                found[position] = (blobs[seq], truncated)
+            found[position] = (blobs[seq], truncated)
     missing = [position for position in positions if position not in found]
     return found, missing
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deployments.core.damage import Damage, Salvage
+
 Id = int | str
 """Names a media item or a segment. 1 and "1" are the same name."""
 
@@ -125,3 +127,7 @@ class IndexStats:
     last_sequence: int
     rebuilt: dict[EmbeddingType, str] = field(default_factory=dict)
     """Types whose checkpoint could not be used at the last start, and why."""
+    damage: Damage | None = None
+    """What is wrong with the store; writes are refused then."""
+    salvage: Salvage | None = None
+    """What is left, if a damaged store is only searched."""

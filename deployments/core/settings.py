@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     embeddings_queued_tokens: int = Field(default=2_000_000, ge=1024)
     embeddings_cache_dir: Folder = Field(default=Path("~/.cache/embeddings-service"))
 
+    embeddings_check_interval_s: float = Field(default=86_400.0, ge=0, allow_inf_nan=False)
+    embeddings_salvage: bool = False
+
     embeddings_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     embeddings_max_segments: int = Field(default=2000, ge=1, le=100_000)
     embeddings_max_text_chars: int = Field(default=20_000, ge=1)

@@ -27,12 +27,17 @@ _UNWRITABLE = {
 }
 _HELD = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 
+# Refusals of statements that a store of this service, if whole, can't refuse.
+_OTHER_TABLES = ("no such ", "no query solution", "unsupported file format", "malformed")
+
 _FREE_SPACE = "Free space on its disk; writes work again without a restart."
 _CHECK_DISK = "Check its permissions, mount options and disk (dmesg)."
-_RESTORE = (
-    "Restore the folder from a backup, or move it away and send the media items again; "
-    "`embeddings-service verify` lists what is wrong."
+RESTORE = (
+    "`embeddings-service verify` lists what is damaged. Restore the folder from a backup with "
+    "`embeddings-service restore`; without one, `embeddings-service export --salvage` saves what "
+    "is intact, and with EMBEDDINGS_SALVAGE=1 the service searches that, read-only."
 )
+"""What to do about a damaged store."""
 
 
 @contextmanager
@@ -44,6 +49,9 @@ def translated(action: str) -> Iterator[None]:
         raise _from_sqlite(action, error) from error
     except OSError as error:
         raise from_os_error(action, error) from error
+    except UnicodeDecodeError as error:
+        # SQLite quoted a damaged name in its message.
+        raise StoreDamaged(f"{action}: the store is damaged: {error}. {RESTORE}") from error
 
 
 def from_os_error(action: str, error: OSError) -> StoreError:
@@ -59,11 +67,13 @@ def _from_sqlite(action: str, error: sqlite3.Error) -> StoreError | InvalidInput
         # Refused by the module, not by SQLite: a closed connection, or text that isn't UTF-8.
         if isinstance(error, sqlite3.ProgrammingError):
             return NotReady(f"{action}: {error}.")
-        return StoreDamaged(f"{action}: the store is damaged: {error}. {_RESTORE}")
+        return StoreDamaged(f"{action}: the store is damaged: {error}. {RESTORE}")
     said = f"{error} ({error.sqlite_errorname})"
     code = extended & _PRIMARY
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_OTHER_TABLES):
+        code = sqlite3.SQLITE_CORRUPT
     if extended == sqlite3.SQLITE_IOERR_CORRUPTFS or code in _DAMAGED:
-        return StoreDamaged(f"{action}: the store is damaged: {said}. {_RESTORE}")
+        return StoreDamaged(f"{action}: the store is damaged: {said}. {RESTORE}")
     if code in _FULL:
         return StoreFull(f"{action}: no space left: {said}. {_FREE_SPACE}")
     if code in _UNWRITABLE:

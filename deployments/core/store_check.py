@@ -1,14 +1,16 @@
 """Reading a whole store to find what is wrong with it."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from deployments.core.errors import StoreDamaged
-from deployments.core.segment_rows import checksum
-from deployments.core.storage_errors import translated
+from deployments.core.segments import EmbeddingType
+from deployments.core.storage_errors import RESTORE, translated
+from deployments.core.store_inspection import table_flaws
 from deployments.core.store_sql import StoreReader
+from deployments.core.stored_rows import COLUMNS, is_intact, name_of
 
 
 def problems(reader: StoreReader, dimension: int) -> list[str]:
@@ -18,16 +20,46 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     each segment has a vector and each vector a segment. A store of 100,000 segments takes
     seconds.
     """
+    found = structure_problems(reader)
+    return _add(found, reader, partial(_rows, dimension=dimension))
+
+
+def structure_problems(reader: StoreReader) -> list[str]:
+    """As `problems`, apart from what is in the rows."""
     found: list[str] = []
-    for check in (_structure, _segments_alone, _vectors_alone, partial(_rows, dimension=dimension)):
+    return _add(found, reader, table_flaws, _structure, _segments_alone, _vectors_alone)
+
+
+def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[int]) -> list[str]:
+    """What is wrong with these rows, one sentence for each that is damaged or can't be read."""
+    try:
+        reader.proven_blobs(kind, sequences)
+    except StoreDamaged as error:
+        if len(sequences) == 1:
+            problem = error.detail.removesuffix(RESTORE).rstrip()
+            return [problem if problem.startswith("Row ") else f"Row {sequences[0]}: {problem}"]
+        middle = len(sequences) // 2
+        return [
+            *row_problems(reader, kind, sequences[:middle]),
+            *row_problems(reader, kind, sequences[middle:]),
+        ]
+    return []
+
+
+_Check = Callable[[sqlite3.Connection], Iterable[str]]
+
+
+def _add(found: list[str], reader: StoreReader, *checks: _Check) -> list[str]:
+    for check in checks:
         # Where one can't be read to its end, what it found and the other checks still count.
         try:
             with translated("Cannot verify the store"):
                 for problem in check(reader.connection):
                     found.append(problem)
         except StoreDamaged as error:
-            if error.detail not in found:
-                found.append(error.detail)
+            problem = error.detail.removesuffix(RESTORE).rstrip()
+            if problem not in found:
+                found.append(problem)
     return found
 
 
@@ -53,18 +85,15 @@ def _vectors_alone(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _rows(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
     rows = connection.execute(
-        "SELECT seq, embedding_type, media_item_id, segment_id, text, start_time, end_time, "
-        "metadata, text_hash, truncated, checksum, vector "
-        "FROM segments JOIN vectors USING (seq) ORDER BY seq"
+        f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) ORDER BY seq"
     )
     for row in rows:
         yield from _flaws(row, dimension)
 
 
 def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:
-    seq, embedding_type, *fields, truncated, mark, vector = row
-    name = f"Row {seq} ({embedding_type}, media item {fields[0]!r}, segment {fields[1]!r})"
-    if checksum(seq, embedding_type, fields, bool(truncated), vector) != mark:
-        yield f"{name} is not what was written: its checksum differs."
-    if len(vector) != 4 * dimension:
-        yield f"{name} has a vector of {len(vector)} bytes, expected {4 * dimension}."
+    *fields, vector = row
+    if not is_intact(fields, vector):
+        yield f"{name_of(fields)} is not what was written: its checksum differs."
+    if isinstance(vector, bytes) and len(vector) != 4 * dimension:
+        yield f"{name_of(fields)} has a vector of {len(vector)} bytes, expected {4 * dimension}."

@@ -3,19 +3,22 @@
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from deployments.core import schema_sql
 from deployments.core.errors import StoreDamaged, StoreMismatch, StoreUnwritable
 from deployments.core.segments import EmbeddingType, ModelIdentity
-from deployments.core.storage_errors import translated
+from deployments.core.storage_errors import RESTORE, translated
 
 FILE_NAME = "store.sqlite3"
 
 _TIMEOUT_S = 5.0
-_QUICK_CHECK_BYTES = 64 * 1024 * 1024  # takes 0.04 s when cached, and grows with the file
+_CHECKED_BYTES = 64 * 1024 * 1024  # takes 0.15 s when cached, and grows with the file
+
+_META = {"format": int, "commit_id": int, "store_id": str}
 
 
 def exists(folder: Path) -> bool:
@@ -56,7 +59,7 @@ def description(
     Raises StoreDamaged if it isn't a store of this service, StoreMismatch for a newer version.
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if "meta" not in tables or "models" not in tables:
+    if not tables & {"meta", "models", "segments"}:
         raise StoreDamaged(
             f"{path} is an SQLite file, but not of this service. Move it away or choose "
             "another FAISS_INDEX_DIR."
@@ -68,9 +71,14 @@ def description(
             "SELECT embedding_type, name, fingerprint, dimension FROM models"
         )
     }
-    lacking = {"format", "commit_id", "store_id"} - meta.keys()
+    lacking = _META.keys() - meta.keys()
     if lacking:
-        raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. Restore a backup.")
+        raise StoreDamaged(f"{path} lacks its {', '.join(sorted(lacking))}. {RESTORE}")
+    for key, kind in _META.items():
+        if not isinstance(meta[key], kind):
+            raise StoreDamaged(
+                f"{path} is damaged: its {key} is {meta[key]!r}, which can't be. {RESTORE}"
+            )
     if meta["format"] > schema_sql.FORMAT:
         raise StoreMismatch(
             f"{path} was written by a newer version of this service (format {meta['format']}, this "
@@ -85,6 +93,38 @@ def _is_unread(flaw: str) -> bool:
     return code is not None and int(code[1]) & 0xFF == sqlite3.SQLITE_IOERR
 
 
+def table_flaws(connection: sqlite3.Connection) -> list[str]:
+    """How the tables and indices differ from those of schema_sql, one sentence each."""
+    found, expected = _tables(connection), _expected_tables()
+    return [
+        f"The store's definition of {name} isn't the one that this service made."
+        for name in expected
+        if found.get(name) != expected[name]
+    ]
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, Any]:
+    """The columns of each table of ours, and the definition of each index."""
+    found: dict[str, Any] = {}
+    for kind, name, sql in connection.execute(
+        "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    ).fetchall():
+        if kind == "table" and not name.startswith("sqlite_"):
+            found[name] = connection.execute(
+                "SELECT * FROM pragma_table_xinfo(?)", (name,)
+            ).fetchall()
+        elif kind == "index":
+            found[name] = " ".join(sql.split())
+    return found
+
+
+@cache
+def _expected_tables() -> dict[str, Any]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(schema_sql.CREATE)
+        return _tables(connection)
+
+
 def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
     """Raise unless the file is a whole store of this version, or an older one, and these models.
 
@@ -93,19 +133,21 @@ def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> N
     """
     with translated(f"Cannot read {path}"), _untouched(path) as connection:
         flaw = "ok"
-        if path.stat().st_size <= _QUICK_CHECK_BYTES:
-            (flaw,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if path.stat().st_size <= _CHECKED_BYTES:
+            (flaw,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if _is_unread(flaw):
             raise StoreUnwritable(f"Cannot read {path}: {flaw}. Check its disk (dmesg).")
         if flaw != "ok":
-            raise StoreDamaged(f"{path} is damaged: {flaw}. Restore the folder from a backup.")
-        _, stored = description(connection, path)
+            raise StoreDamaged(f"{path} is damaged: {flaw}. {RESTORE}")
+        meta, stored = description(connection, path)
+        flaws = table_flaws(connection) if meta["format"] == schema_sql.FORMAT else []
+        if flaws:
+            raise StoreDamaged(f"{path} is damaged: {flaws[0]} {RESTORE}")
     for embedding_type, model in models.items():
         found = stored.get(embedding_type.value)
         if found is None:
             raise StoreDamaged(
-                f"{path} doesn't say which model its {embedding_type} vectors are of. Restore it "
-                "from a backup."
+                f"{path} doesn't say which model its {embedding_type} vectors are of. {RESTORE}"
             )
         if (found.fingerprint, found.dimension) != (model.fingerprint, model.dimension):
             raise StoreMismatch(

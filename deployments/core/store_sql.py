@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.core.errors import StoreDamaged
-from deployments.core.segment_rows import SegmentRow, StoredRow, checksum, segment_from
-from deployments.core.segments import EmbeddingType, Id, Segment, Vectors
-from deployments.core.storage_errors import translated
+from deployments.core.segment_rows import SegmentRow, StoredRow, checksum
+from deployments.core.segments import EmbeddingType, Vectors
+from deployments.core.storage_errors import RESTORE, translated
+from deployments.core.stored_rows import COLUMNS, Row, is_intact, name_of
 
 _CHUNK = 1000  # parameters of one IN (…)
 
@@ -43,11 +44,32 @@ class StoreReader:
         return 0 if row is None else int(row[0])
 
     def sequences(self, embedding_type: EmbeddingType) -> npt.NDArray[np.int64]:
-        """Sequence numbers of all segments of a type, int64, ascending."""
+        """Sequence numbers of all segments of a type, int64, ascending.
+
+        Raises StoreDamaged if the two indices of the store don't name the same rows: what was
+        damaged in one alone can't hide a row, or show one that isn't there.
+        """
+        # The indices alone answer this; the table's pages, with the texts, stay on the disk.
+        by_name = self._sequences_by("segments_by_name", embedding_type)
+        by_text = self._sequences_by("segments_by_text", embedding_type)
+        if not np.array_equal(by_name, by_text):
+            differing = np.setxor1d(by_name, by_text)
+            raise StoreDamaged(
+                f"The indices of the store differ in their {embedding_type} rows, {len(by_name)} "
+                f"and {len(by_text)}{f', first row {differing[0]}' if len(differing) else ''}. "
+                f"{RESTORE}"
+            )
+        if len(by_name) and (by_name[0] < 1 or by_name[-1] > self.last_sequence()):
+            raise StoreDamaged(
+                f"The store has {embedding_type} rows {by_name[0]} to {by_name[-1]}, but says that "
+                f"it gave numbers from 1 to {self.last_sequence()} only. {RESTORE}"
+            )
+        return by_name
+
+    def _sequences_by(self, index: str, embedding_type: EmbeddingType) -> npt.NDArray[np.int64]:
         with translated("Cannot read the store"):
-            # The index alone answers this; the table's pages, with the texts, stay on the disk.
             rows = self.connection.execute(
-                "SELECT seq FROM segments INDEXED BY segments_by_name WHERE embedding_type=?",
+                f"SELECT seq FROM segments INDEXED BY {index} WHERE embedding_type=?",
                 (embedding_type.value,),
             )
             found = np.fromiter((row[0] for row in rows), dtype=np.int64)
@@ -57,14 +79,23 @@ class StoreReader:
     def vectors(self, sequences: Sequence[int], dimension: int) -> Vectors:
         """The vectors of these rows, shape (rows, dimension), in the order of `sequences`.
 
-        Raises StoreDamaged if one is missing, has another length, or isn't finite.
+        Raises StoreDamaged if one is missing or has another length; for what is in them see
+        `proven_vectors`.
         """
-        blobs = self.vector_blobs(sequences)
+        return self._array(self.vector_blobs(sequences), sequences, dimension)
+
+    def proven_vectors(
+        self, embedding_type: EmbeddingType, sequences: Sequence[int], dimension: int
+    ) -> Vectors:
+        """As `vectors`, after reading and checking the whole rows as `proven_blobs` does."""
+        return self._array(self.proven_blobs(embedding_type, sequences), sequences, dimension)
+
+    def _array(self, blobs: dict[int, bytes], sequences: Sequence[int], dimension: int) -> Vectors:
         wrong = [seq for seq in sequences if len(blobs.get(seq, b"")) != 4 * dimension]
         if wrong:
             raise StoreDamaged(
                 f"The store has no vector of {dimension} dimensions for {len(wrong)} of its "
-                f"segments, first for row {wrong[0]}. Restore the folder from a backup."
+                f"segments, first for row {wrong[0]}. {RESTORE}"
             )
         joined = b"".join([blobs[seq] for seq in sequences])
         vectors = np.frombuffer(joined, dtype="<f4").reshape(len(sequences), dimension)
@@ -82,18 +113,44 @@ class StoreReader:
                 )
         return blobs
 
-    def segments(self, sequences: Sequence[int]) -> dict[int, tuple[Id, Segment]]:
-        """Media item id and segment of each of these rows; absent rows are left out."""
-        found: dict[int, tuple[Id, Segment]] = {}
-        with translated("Cannot read segments from the store"):
+    def proven_blobs(
+        self, embedding_type: EmbeddingType, sequences: Sequence[int]
+    ) -> dict[int, bytes]:
+        """The vectors of these rows of a type as little-endian float32.
+
+        Raises StoreDamaged if a row or its vector is missing or isn't what was stored.
+        """
+        blobs: dict[int, bytes] = {}
+        with translated("Cannot read the store"):
             for chunk, marks in _chunks(sequences):
-                for seq, media_item_id, *fields in self.connection.execute(
-                    "SELECT seq, media_item_id, segment_id, text, start_time, end_time, metadata "
-                    f"FROM segments WHERE seq IN ({marks})",
+                for *row, vector in self.connection.execute(
+                    f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) "
+                    f"WHERE seq IN ({marks})",
                     chunk,
                 ):
-                    found[seq] = (media_item_id, segment_from(seq, fields))
+                    if row[1] != embedding_type or not is_intact(row, vector):
+                        raise not_as_written(name_of(row))
+                    blobs[row[0]] = vector
+        lost = next((seq for seq in sequences if seq not in blobs), None)
+        if lost is not None:
+            raise StoreDamaged(f"Row {lost} or its vector is not in the store. {RESTORE}")
+        return blobs
+
+    def rows(self, sequences: Sequence[int]) -> dict[int, Row]:
+        """COLUMNS of each of these rows, unchecked; absent rows are left out."""
+        found: dict[int, Row] = {}
+        with translated("Cannot read segments from the store"):
+            for chunk, marks in _chunks(sequences):
+                for row in self.connection.execute(
+                    f"SELECT {COLUMNS} FROM segments WHERE seq IN ({marks})", chunk
+                ):
+                    found[row[0]] = row
         return found
+
+
+def not_as_written(name: str) -> StoreDamaged:
+    """The error for a row whose checksum differs; `name` begins the sentence."""
+    return StoreDamaged(f"{name} is not what was written: its checksum differs. {RESTORE}")
 
 
 class StoreWriter(StoreReader):
@@ -141,6 +198,7 @@ class StoreWriter(StoreReader):
     ) -> dict[str, StoredRow]:
         """Those of the media item's segments that are stored, by the key of their id."""
         found: dict[str, StoredRow] = {}
+        wanted = set(segment_keys)
         with translated("Cannot read the store"):
             for chunk, marks in _chunks(segment_keys):
                 for row in self.connection.execute(
@@ -150,7 +208,10 @@ class StoreWriter(StoreReader):
                     f"AND CAST(segment_id AS TEXT) IN ({marks})",
                     (embedding_type.value, media_key, *chunk),
                 ):
-                    found[str(row[2])] = StoredRow(*row)
+                    key = str(row[2])
+                    if str(row[1]) != media_key or key not in wanted:
+                        raise not_as_written(f"Row {row[0]}, or what an index says of it,")
+                    found[key] = StoredRow(*row)
         return found
 
     def rows_of_texts(

@@ -9,6 +9,7 @@ import requests
 from sentence_transformers import SentenceTransformer
 
 from deployments.core.model_source import find_model
+from tests.serve.prometheus import wait_for_metrics
 
 SEGMENTS = [
     {"id": 1, "text": "RSI indicator measures momentum", "start_time": 0, "end_time": 3},
@@ -236,3 +237,33 @@ def test_requests_and_answers_larger_than_a_grpc_message(service):
     assert [result["metadata"]["segment_id"] for result in found] == list(range(1000))
     assert {result["metadata"]["note"] for result in found} == {note}
     assert service.delete("/media/large").json()["embeddings_deleted"] == 2000
+
+
+def test_metrics_tell_what_the_index_holds_and_the_encoder_did(service):
+    service.embed("metrics", [{"id": 1, "text": "a segment for the metrics"}], "clip")
+    service.search("a segment for the metrics", "clip")
+    stats = service.get("/stats").json()
+    metrics = wait_for_metrics(
+        service,
+        lambda found: (
+            found.value("embeddings_index_vectors") == stats["total_vectors"]
+            and "embeddings_index_search_seconds_count" in found.names
+            and "embeddings_encoder_rows_total" in found.names
+        ),
+    )
+    for kind in ("transcript", "frame", "clip"):
+        vectors = metrics.value("embeddings_index_vectors", embedding_type=kind)
+        assert vectors == stats[f"{kind}_vectors"]
+    assert metrics.value("embeddings_store_commit_id") >= 1
+    assert metrics.value("embeddings_store_last_sequence") >= stats["total_vectors"]
+    assert metrics.value("embeddings_store_damaged") == 0
+    assert metrics.value("embeddings_store_damaged_rows") == 0
+    assert metrics.value("embeddings_encoder_rows_total") >= 2
+    assert metrics.value("embeddings_encoder_batches_total") >= 1
+    useful = metrics.value("embeddings_encoder_useful_tokens_total")
+    assert 0 < useful <= metrics.value("embeddings_encoder_padded_tokens_total")
+    assert metrics.value("embeddings_encoder_encode_seconds_total") > 0
+    for priority in ("query", "bulk"):
+        assert metrics.value("embeddings_encoder_queued_tokens", priority=priority) == 0
+    assert metrics.value("embeddings_index_search_seconds_count") >= 1
+    assert metrics.value("embeddings_index_search_seconds_sum") > 0

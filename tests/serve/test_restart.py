@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from deployments import local
+from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
 
 SAMPLES = ROOT / "data/samples"
@@ -55,11 +56,26 @@ def test_ctrl_c_and_a_kill_keep_every_vector_and_score(folder):
         kill_everything(second)
     finally:
         second.stop()
+    flip(second.index_dir / "frame_index.faiss", 300)
     with Service(folder) as third:
+        metrics = wait_for_metrics(
+            third, lambda found: "embeddings_recovery_seconds" in found.names
+        )
+        rebuilt = "embeddings_checkpoints_rebuilt_total"
+        assert metrics.value(rebuilt, embedding_type="frame", flaw="checksum") == 1
+        assert metrics.value(rebuilt, embedding_type="clip") is None
+        assert metrics.value("embeddings_store_damaged") == 0
+        assert metrics.value("embeddings_recovery_seconds") > 0
         found = third.search("the answer came before the power went", top_k=1)
         assert found[0]["metadata"]["media_item_id"] == "last words"
         assert third.delete("/media/last%20words").json()["embeddings_deleted"] == 1
         assert everything(third) == before
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
 
 
 def kill_everything(service):

@@ -2,11 +2,19 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 
-from deployments.core.errors import FolderLocked, Overloaded, ServiceError, StoreFull
+from deployments.core.damage import Salvage
+from deployments.core.errors import (
+    FolderLocked,
+    Overloaded,
+    ServiceError,
+    StoreDamaged,
+    StoreFull,
+)
 from deployments.core.results import results_json
 from deployments.core.segments import (
     DeleteMedia,
@@ -35,6 +43,7 @@ class RecordingBackend:
         self.asked = []
         self.error = None
         self.hits = [HIT]
+        self.counts = STATS
 
     def _take(self, request):
         self.asked.append(request)
@@ -55,11 +64,11 @@ class RecordingBackend:
 
     async def stats(self):
         self._take("stats")
-        return STATS
+        return self.counts
 
     async def check(self):
         self._take("check")
-        return STATS
+        return self.counts
 
 
 @pytest.fixture
@@ -195,6 +204,7 @@ def test_stats_and_health(client, backend):
         "frame_vectors": 2,
         "clip_vectors": 1,
         "total_vectors": 6,
+        "salvage": None,
     }
     stats = client.get("/stats").json()
     assert stats.pop("timestamp")
@@ -219,6 +229,23 @@ def test_health_tells_why_a_request_could_not_be_served(client, backend):
     assert response.json()["status"] == "unhealthy"
     assert "process 17" in response.json()["reason"]
     assert client.get("/health/live").status_code == 200
+
+
+def test_salvage_is_told(client, backend):
+    backend.counts = replace(STATS, salvage=Salvage(5, 2, True, 0, ("7", "nine")))
+    expected = {
+        "intact_rows": 5,
+        "lost_rows": 2,
+        "lost_are_counted": True,
+        "missing_commits": 0,
+        "media_items": ["7", "nine"],
+    }
+    assert client.get("/stats").json()["salvage"] == expected
+    health = client.get("/health").json()
+    assert (health["status"], health["stats"]["salvage"]) == ("healthy", expected)
+    assert health["reason"] == (
+        "Salvage, read-only: 5 rows are intact, 2 are lost. Rows are lost of media items 7, nine."
+    )
 
 
 @pytest.mark.parametrize(
@@ -405,6 +432,7 @@ def test_unknown_routes_and_methods(client):
         (Overloaded("full"), 429, "overloaded", "1"),
         (FolderLocked("taken"), 503, "folder_locked", "2"),
         (StoreFull("no room"), 507, "store_full", "30"),
+        (StoreDamaged("row 7"), 503, "store_damaged", None),
         (ServiceError("odd"), 500, "internal_error", None),
         (RuntimeError("a secret"), 500, "internal_error", None),
     ],

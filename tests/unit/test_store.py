@@ -48,7 +48,7 @@ def added(store: Store, *names: str, kind: EmbeddingType = TRANSCRIPT) -> list[i
 def names_in(store: Store, kind: EmbeddingType = TRANSCRIPT) -> list[str]:
     with store.reading() as reader:
         sequences = reader.sequences(kind).tolist()
-        return [str(found.id) for _, found in reader.segments(sequences).values()]
+        return [str(row[3]) for row in reader.rows(sequences).values()]
 
 
 def commit_id(store: Store) -> int:

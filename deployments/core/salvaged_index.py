@@ -1,0 +1,182 @@
+"""A damaged index folder, searched as far as its rows are provably intact, and never written."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from deployments.core import folder_check
+from deployments.core.collection import Collection, Snapshot
+from deployments.core.damage import Damage, Salvage
+from deployments.core.durable_files import Disk
+from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreMismatch
+from deployments.core.folder_lock import FolderLock
+from deployments.core.folder_view import FolderView, open_view
+from deployments.core.hydration import check_searches, find_hits
+from deployments.core.index_condition import IndexCondition
+from deployments.core.pace import Pace
+from deployments.core.salvage import DamagedStore, nothing_is_provable
+from deployments.core.salvage_source import readable_folder
+from deployments.core.segments import (
+    DeleteMedia,
+    EmbeddingType,
+    Hit,
+    IndexStats,
+    ModelIdentity,
+    Search,
+    Upsert,
+    UpsertResult,
+    Vectors,
+)
+
+logger = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE = 4096
+
+
+class SalvagedIndex:
+    """What SegmentIndex offers, read-only: every write raises StoreDamaged.
+
+    Not a byte of the folder is changed, apart from its lock file.
+    """
+
+    def __init__(
+        self,
+        model: ModelIdentity,
+        view: FolderView,
+        snapshots: dict[EmbeddingType, Snapshot],
+        salvage: Salvage,
+        opened: ExitStack,
+        recovery_s: float,
+    ) -> None:
+        """Take over a view, and what is to be closed at the end; use `open` instead."""
+        self.model = model
+        self._view = view
+        self._opened = opened
+        self._recovery_s = recovery_s
+        self._snapshots = snapshots
+        self._salvage = salvage
+        self._reading = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, folder: Path, model: ModelIdentity, lock: FolderLock | None = None
+    ) -> "SalvagedIndex":
+        """Read a folder's whole store, damaged or not, and keep what is intact in memory.
+
+        Raises FolderLocked, LegacyFolder, StoreMismatch for another model or a newer version, and
+        StoreDamaged if there is no store, or none of which anything can be proven.
+        """
+        started = monotonic()
+        with ExitStack() as opened:
+            opened.enter_context(lock or FolderLock(folder))
+            try:
+                readable = opened.enter_context(readable_folder(folder))
+                folder_check.refuse_without_store(readable, Disk())
+                view = open_view(readable)
+            except StoreDamaged as error:
+                raise nothing_is_provable(folder, error) from error
+            opened.callback(view.reader.connection.close)
+            if (view.model.fingerprint, view.model.dimension) != (
+                model.fingerprint,
+                model.dimension,
+            ):
+                raise StoreMismatch(
+                    f"{folder} holds vectors of model {view.model.name}, but {model.name} is "
+                    f"configured: set EMBEDDING_MODEL={view.model.name}."
+                )
+            store = DamagedStore(view)
+            snapshots = _intact_rows(store, model.dimension)
+            salvage = store.salvage()
+            logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
+            return cls(model, view, snapshots, salvage, opened.pop_all(), monotonic() - started)
+
+    def apply(
+        self, operations: Sequence[Upsert | DeleteMedia]
+    ) -> list[UpsertResult | int | ServiceError]:
+        """Refuse. Raises StoreDamaged."""
+        raise StoreDamaged(
+            "Writes are refused: the store is damaged, and EMBEDDINGS_SALVAGE is set, so what is "
+            f"intact of it is only searched. {self._salvage.summary} To write again, restore the "
+            "folder from a backup (`embeddings-service restore`), or take what is intact into a "
+            "new folder (`embeddings-service export --salvage`, then `import` with another "
+            "FAISS_INDEX_DIR), send lost media items again, and unset EMBEDDINGS_SALVAGE."
+        )
+
+    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+        """As SegmentIndex.search, among the intact rows."""
+        if not searches:
+            return []
+        queries = check_searches(searches, queries, self.model.dimension)
+        # One connection, one after the other: this is no mode for a busy day.
+        with self._reading:
+            if self._closed:
+                raise NotReady("The index is closed.")
+            return find_hits(self._view.reader, self._snapshots, searches, queries)
+
+    def stats(self) -> IndexStats:
+        """Model, intact rows by type, and what is lost."""
+        last = [int(each.sequences[-1]) for each in self._snapshots.values() if len(each)]
+        return IndexStats(
+            self.model,
+            {kind: len(snapshot) for kind, snapshot in self._snapshots.items()},
+            max(last, default=0),
+            salvage=self._salvage,
+        )
+
+    def condition(self) -> IndexCondition:
+        """What to watch."""
+        stats = self.stats()
+        return IndexCondition(
+            stats.vectors,
+            self._view.commit_id,
+            stats.last_sequence,
+            self._recovery_s,
+            damage=Damage(self._salvage.summary, self._salvage.lost_rows),
+            salvage=self._salvage,
+        )
+
+    def checkpoint_due(self) -> bool:
+        """Never."""
+        return False
+
+    def checkpoint(self, force: bool = False) -> None:
+        """Write nothing."""
+
+    def check(self, pace: Pace) -> None:
+        """Nothing that opening didn't do."""
+
+    def close(self) -> None:
+        """Close the store and release the lock."""
+        with self._reading:
+            if not self._closed:
+                self._closed = True
+                self._opened.close()
+
+    def __enter__(self) -> "SalvagedIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _intact_rows(store: DamagedStore, dimension: int) -> dict[EmbeddingType, Snapshot]:
+    collections = {kind: Collection(dimension) for kind in EmbeddingType}
+    none = np.empty(0, np.int64)
+    rows = ((row[0], EmbeddingType(row[1]), vector) for row, vector in store.rows())
+    while block := list(islice(rows, _ROWS_AT_ONCE)):
+        for kind, collection in collections.items():
+            here = [(seq, vector) for seq, each, vector in block if each == kind]
+            if here:
+                sequences = np.array([seq for seq, _ in here], np.int64)
+                vectors = np.frombuffer(b"".join(vector for _, vector in here), "<f4")
+                collection.change(
+                    none, sequences, vectors.reshape(-1, dimension).astype(np.float32, copy=False)
+                )
+    return {kind: collection.snapshot for kind, collection in collections.items()}

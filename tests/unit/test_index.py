@@ -1,0 +1,126 @@
+"""The Index deployment's class, built as plain Python: no cluster."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from page_damage import flip_text
+
+from deployments.core.errors import StoreDamaged
+from deployments.core.model_identity import read_identity
+from deployments.core.model_source import find_model
+from deployments.core.segments import DeleteMedia, EmbeddingType, Search, Segment, Upsert
+from deployments.core.settings import Settings
+from deployments.index import Index
+
+CLIP = EmbeddingType.CLIP
+MODEL = read_identity("all-MiniLM-L6-v2", find_model("all-MiniLM-L6-v2"))
+VECTORS = np.eye(3, MODEL.dimension, dtype=np.float32)
+SEGMENTS = tuple(Segment(number, f"text number {number}") for number in range(3))
+UPSERT = Upsert(CLIP, 1, SEGMENTS, False, VECTORS, (0, 1, 2))
+
+
+class Indices:
+    """Starts Indices over one folder; what runs at the end is closed."""
+
+    def __init__(self, folder: Path, opened: ExitStack) -> None:
+        self.folder = folder
+        self._opened = opened
+
+    def start(self, **settings: object) -> Index:
+        index = Index(Settings(faiss_index_dir=self.folder, **settings))  # type: ignore[arg-type]
+        self._opened.callback(index.close)
+        return index
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store.sqlite3"
+
+
+@pytest.fixture
+def indices(folder: Path) -> Iterator[Indices]:
+    with ExitStack() as opened:
+        yield Indices(folder, opened)
+
+
+async def until(condition: object, index: Index) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def texts(index: Index) -> list[str]:
+    (hits,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
+    return sorted(hit.segment.text for hit in hits)
+
+
+async def test_a_damaged_store_answers_with_what_is_wrong_until_it_is_repaired(
+    indices: Indices,
+) -> None:
+    index = indices.start()
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    index.close()
+    whole = indices.store.read_bytes()
+    indices.store.write_bytes(whole[: len(whole) // 2])
+    index = indices.start()
+    index.check_health()  # a restart would change nothing
+    messages = set()
+    for call in (
+        index.stats(),
+        index.delete(DeleteMedia(1)),
+        index.upsert(UPSERT, MODEL.fingerprint),
+        index.search([Search(CLIP, 1)], VECTORS[:1], MODEL.fingerprint),
+    ):
+        with pytest.raises(StoreDamaged) as raised:
+            await call
+        messages.add(raised.value.detail)
+    (message,) = messages
+    assert "embeddings-service restore" in message
+    assert indices.store.read_bytes() == whole[: len(whole) // 2]
+    indices.store.write_bytes(whole)
+    await until(lambda: index._failure is None, index)
+    assert await texts(index) == [segment.text for segment in SEGMENTS]
+    await index.delete(DeleteMedia(1))
+    assert await texts(index) == []
+
+
+async def test_the_check_at_the_start_finds_what_opening_does_not(indices: Indices) -> None:
+    index = indices.start(embeddings_check_interval_s=0)
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    index.close()
+    flip_text(indices.store, b"text number 1")
+    unchecked = indices.start(embeddings_check_interval_s=0)
+    assert unchecked._check is None
+    assert (await unchecked.stats()).damage is None
+    unchecked.close()
+    index = indices.start()
+    assert index._segments is not None
+    segments = index._segments
+    await until(lambda: segments.stats().damage is not None, index)
+    damage = (await index.stats()).damage
+    assert damage is not None
+    assert (damage.rows, "Row 2 (clip" in damage.reason) == (1, True)
+    with pytest.raises(StoreDamaged, match="Writes are refused"):
+        await index.delete(DeleteMedia(1))
+
+
+async def test_salvage(indices: Indices) -> None:
+    index = indices.start()
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    index.close()
+    flip_text(indices.store, b"text number 1")
+    before = indices.store.read_bytes()
+    index = indices.start(embeddings_salvage=True)
+    assert await texts(index) == ["text number 0", "text number 2"]
+    salvage = (await index.stats()).salvage
+    assert salvage is not None
+    assert (salvage.intact_rows, salvage.lost_rows) == (2, 1)
+    with pytest.raises(StoreDamaged, match="EMBEDDINGS_SALVAGE"):
+        await index.delete(DeleteMedia(1))
+    index.close()
+    assert indices.store.read_bytes() == before
