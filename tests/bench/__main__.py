@@ -15,7 +15,8 @@ from tests.bench.comparison import Comparison
 from tests.bench.texts import read_texts
 from tests.serve.service import ROOT
 
-console = Console()
+# Wide enough for the tables where the output is no terminal.
+console = Console(width=None if sys.stdout.isatty() else 130)
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """The Index deployment's class, built as plain Python: no cluster."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,8 +56,8 @@ async def until(condition: object, index: Index) -> None:
 
 
 async def texts(index: Index) -> list[str]:
-    (hits,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
-    return sorted(hit.segment.text for hit in hits)
+    (results,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
+    return sorted(result["metadata"]["text"] for result in json.loads(results))
 
 
 async def test_a_damaged_store_answers_with_what_is_wrong_until_it_is_repaired(
