@@ -40,6 +40,7 @@ from deployments.core.segments import (
     EmbeddingType,
     IndexStats,
     Search,
+    SearchMode,
     Upsert,
     UpsertResult,
 )
@@ -87,6 +88,8 @@ TopK = Annotated[fields.TopK, Query(description="How many results at most.")]
 MinSimilarity = Annotated[
     fields.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
 ]
+Mode = Annotated[SearchMode, Query(description="Rank by meaning, by words (BM25), or by both.")]
+Explain = Annotated[bool, Query(description="Say why each result is where it is.")]
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 
 _READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
@@ -101,17 +104,23 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     app.add_middleware(OpenAIErrors)
     add_error_handlers(app)
 
-    async def find(
-        query: str, embedding_type: EmbeddingType, top_k: int, min_similarity: float
-    ) -> Response:
+    async def find(request: SearchRequest) -> Response:
+        query, mode = request.query, request.mode
         _check_text("query", query, settings)
-        if top_k > settings.embeddings_max_top_k:
-            raise InvalidInput(f"top_k is {top_k}; at most {settings.embeddings_max_top_k}")
-        results = await backend.search(
-            SearchQuery(query, Search(embedding_type, top_k, min_similarity))
+        if request.top_k > settings.embeddings_max_top_k:
+            raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
+        search = Search(
+            request.embedding_type,
+            request.top_k,
+            request.min_similarity,
+            mode,
+            "" if mode == SearchMode.SEMANTIC else query,
+            request.explain,
         )
+        results = await backend.search(SearchQuery(query, search))
         return Response(
-            search_response_json(query, embedding_type, results), media_type="application/json"
+            search_response_json(query, request.embedding_type, results),
+            media_type="application/json",
         )
 
     @app.post(
@@ -157,10 +166,13 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         summary="Search one index",
     )
     async def search(request: SearchRequest) -> Response:
-        """The stored segments whose meaning is nearest to the query, best first."""
-        return await find(
-            request.query, request.embedding_type, request.top_k, request.min_similarity
-        )
+        """The stored segments that answer to the query, best first.
+
+        `mode` says by what they are ranked: `semantic` by their meaning, `keyword` by their words
+        (BM25), `hybrid` by both. `similarity` and `distance` are exact in every mode, and
+        `min_similarity` leaves out what is below it in every mode.
+        """
+        return await find(request)
 
     def add_search_route(path: str, embedding_type: EmbeddingType) -> None:
         @app.get(
@@ -172,10 +184,23 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             name=f"search_{embedding_type}s",
         )
         async def search_type(
-            query: Question, top_k: TopK = 10, min_similarity: MinSimilarity = 0.0
+            query: Question,
+            top_k: TopK = 10,
+            min_similarity: MinSimilarity = 0.0,
+            mode: Mode = SearchMode.SEMANTIC,
+            explain: Explain = False,
         ) -> Response:
             """As `POST /search`, by URL."""
-            return await find(query, embedding_type, top_k, min_similarity)
+            return await find(
+                SearchRequest(
+                    query=query,
+                    embedding_type=embedding_type,
+                    top_k=top_k,
+                    min_similarity=min_similarity,
+                    mode=mode,
+                    explain=explain,
+                )
+            )
 
     for embedding_type in EmbeddingType:
         add_search_route(f"/search/{embedding_type}s", embedding_type)
@@ -192,9 +217,20 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         top_k: TopK = 10,
         embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT,
         min_similarity: MinSimilarity = 0.0,
+        mode: Mode = SearchMode.SEMANTIC,
+        explain: Explain = False,
     ) -> Response:
         """As `POST /search`, under the route by which the pipeline's main API offers it."""
-        return await find(query, embedding_type, top_k, min_similarity)
+        return await find(
+            SearchRequest(
+                query=query,
+                embedding_type=embedding_type,
+                top_k=top_k,
+                min_similarity=min_similarity,
+                mode=mode,
+                explain=explain,
+            )
+        )
 
     app.include_router(openai_routes(backend, settings))
 

@@ -1,17 +1,30 @@
 """From searches and snapshots to hits with their texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.errors import InvalidInput, StoreDamaged
+from deployments.core.keyword_index import KeywordScores
+from deployments.core.ranking import Ranked, by_both, by_keywords, by_meaning, nearest_needed
 from deployments.core.segment_rows import segment_from
 from deployments.core.segment_writes import unit_vectors
-from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment, Vectors
+from deployments.core.segments import (
+    EmbeddingType,
+    Hit,
+    Id,
+    Search,
+    SearchMode,
+    Segment,
+    Vectors,
+)
 from deployments.core.storage_errors import RESTORE
 from deployments.core.store_sql import StoreReader, not_as_written
 from deployments.core.stored_rows import is_intact, name_of
+
+KeywordSearch = Callable[[EmbeddingType, Snapshot, Sequence[str]], Sequence[KeywordScores]]
+"""The keyword scores of a snapshot's rows for each text."""
 
 
 def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:
@@ -31,31 +44,47 @@ def find_hits(
     snapshots: Mapping[EmbeddingType, Snapshot],
     searches: Sequence[Search],
     queries: Vectors,
+    keyword_search: KeywordSearch,
 ) -> list[list[Hit]]:
     """Answer all searches from one state: `reader` and `snapshots` are of the same commit.
 
     Searches of one type go through its vectors together; the texts of all hits are read at once.
     """
-    found: list[list[tuple[float, int]]] = [[] for _ in searches]
+    found: list[list[Ranked]] = [[] for _ in searches]
     for kind, snapshot in snapshots.items():
         positions = [i for i, search in enumerate(searches) if search.embedding_type == kind]
-        if not positions:
-            continue
-        most = max(searches[i].top_k for i in positions)
-        results = snapshot.search(np.ascontiguousarray(queries[positions]), most)
-        for i, (cosines, sequences) in zip(positions, results, strict=True):
-            best = slice(searches[i].top_k)
-            enough = np.clip(cosines[best], 0.0, 1.0) >= searches[i].min_similarity
-            found[i] = list(
-                zip(cosines[best][enough].tolist(), sequences[best][enough].tolist(), strict=True)
-            )
+        words = [i for i in positions if searches[i].mode != SearchMode.SEMANTIC]
+        worded = {}
+        if words:
+            texts = [searches[i].text for i in words]
+            worded = dict(zip(words, keyword_search(kind, snapshot, texts), strict=True))
+        meant = [i for i in positions if searches[i].mode != SearchMode.KEYWORD]
+        if meant:
+            most = max(nearest_needed(searches[i]) for i in meant)
+            nearest = snapshot.search(np.ascontiguousarray(queries[meant]), most)
+            for i, (cosines, sequences) in zip(meant, nearest, strict=True):
+                best = slice(nearest_needed(searches[i]))
+                if i in worded:
+                    found[i] = by_both(
+                        searches[i], snapshot, queries[i], sequences[best], worded.pop(i)
+                    )
+                else:
+                    found[i] = by_meaning(searches[i], cosines[best], sequences[best])
+        for i, keywords in worded.items():
+            found[i] = by_keywords(searches[i], snapshot, queries[i], keywords)
     wanted: dict[EmbeddingType, set[int]] = {}
     for search, hits in zip(searches, found, strict=True):
-        wanted.setdefault(search.embedding_type, set()).update(seq for _, seq in hits)
+        wanted.setdefault(search.embedding_type, set()).update(each.sequence for each in hits)
     segments: dict[int, tuple[Id, Segment]] = {}
     for kind, rows in wanted.items():
         segments |= _segments(reader, kind, snapshots[kind], sorted(rows))
-    return [[Hit(cosine, seq, *segments[seq]) for cosine, seq in hits] for hits in found]
+    return [
+        [
+            Hit(each.cosine, each.sequence, *segments[each.sequence], each.score, each.explanation)
+            for each in hits
+        ]
+        for hits in found
+    ]
 
 
 def _segments(

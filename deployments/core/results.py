@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from deployments.core.schemas import now
-from deployments.core.segments import EmbeddingType, Hit
+from deployments.core.segments import EmbeddingType, Explanation, Hit, Part
 
 Json = bytes
 """A whole JSON value, UTF-8."""
@@ -34,10 +34,17 @@ def search_response_json(query: str, embedding_type: EmbeddingType, results: Jso
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:
-    return {
+    result: dict[str, Any] = {
         "index": position,
-        "similarity": min(1.0, max(0.0, hit.cosine)),
+        "similarity": _similarity(hit.cosine),
         "distance": 1.0 - hit.cosine,
+    }
+    if hit.score is not None:
+        result["score"] = hit.score
+    if hit.explanation is not None:
+        result["explain"] = _explain(hit.explanation)
+    return {
+        **result,
         "metadata": {
             **hit.segment.metadata,
             "media_item_id": hit.media_item_id,
@@ -47,3 +54,20 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
             "text": hit.segment.text,
         },
     }
+
+
+def _similarity(cosine: float) -> float:
+    return min(1.0, max(0.0, cosine))
+
+
+def _explain(explanation: Explanation) -> dict[str, Any]:
+    semantic, keyword = explanation.semantic, explanation.keyword
+    return {
+        "semantic": _part(semantic, similarity=_similarity(semantic.value)),
+        "keyword": None if keyword is None else _part(keyword, bm25=keyword.value),
+        "fusion": explanation.fusion,
+    }
+
+
+def _part(part: Part, **value: float) -> dict[str, Any]:
+    return {"rank": part.rank, **value, "score": part.score}

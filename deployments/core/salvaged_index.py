@@ -1,16 +1,18 @@
 """A damaged index folder, searched as far as its rows are provably intact, and never written."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 
-from deployments.core import folder_check
+from deployments.core import folder_check, keyword_sql, schema_sql
 from deployments.core.collection import Collection, Snapshot
 from deployments.core.damage import Damage, Salvage
 from deployments.core.durable_files import Disk
@@ -19,6 +21,7 @@ from deployments.core.folder_lock import FolderLock
 from deployments.core.folder_view import FolderView, open_view
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_condition import IndexCondition
+from deployments.core.keyword_index import KeywordIndexes
 from deployments.core.pace import Pace
 from deployments.core.salvage import DamagedStore, nothing_is_provable
 from deployments.core.salvage_source import readable_folder
@@ -33,6 +36,7 @@ from deployments.core.segments import (
     UpsertResult,
     Vectors,
 )
+from deployments.core.store_sql import StoreReader
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,7 @@ class SalvagedIndex:
         model: ModelIdentity,
         view: FolderView,
         snapshots: dict[EmbeddingType, Snapshot],
+        words: sqlite3.Connection,
         salvage: Salvage,
         opened: ExitStack,
         recovery_s: float,
@@ -60,6 +65,7 @@ class SalvagedIndex:
         self._opened = opened
         self._recovery_s = recovery_s
         self._snapshots = snapshots
+        self._keywords = partial(KeywordIndexes().search, StoreReader(words))
         self._salvage = salvage
         self._reading = threading.Lock()
         self._closed = False
@@ -92,10 +98,14 @@ class SalvagedIndex:
                     f"configured: set EMBEDDING_MODEL={view.model.name}."
                 )
             store = DamagedStore(view)
-            snapshots = _intact_rows(store, model.dimension)
+            words = _empty_keywords()
+            opened.callback(words.close)
+            snapshots = _intact_rows(store, model.dimension, words)
             salvage = store.salvage()
             logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
-            return cls(model, view, snapshots, salvage, opened.pop_all(), monotonic() - started)
+            return cls(
+                model, view, snapshots, words, salvage, opened.pop_all(), monotonic() - started
+            )
 
     def apply(
         self, operations: Sequence[Upsert | DeleteMedia]
@@ -118,7 +128,7 @@ class SalvagedIndex:
         with self._reading:
             if self._closed:
                 raise NotReady("The index is closed.")
-            return find_hits(self._view.reader, self._snapshots, searches, queries)
+            return find_hits(self._view.reader, self._snapshots, searches, queries, self._keywords)
 
     def stats(self) -> IndexStats:
         """Model, intact rows by type, and what is lost."""
@@ -166,16 +176,27 @@ class SalvagedIndex:
         self.close()
 
 
-def _intact_rows(store: DamagedStore, dimension: int) -> dict[EmbeddingType, Snapshot]:
+def _empty_keywords() -> sqlite3.Connection:
+    """A store in memory for the keywords of intact rows: those of the file may be damaged."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.executescript(schema_sql.script())
+    connection.execute("INSERT INTO meta VALUES ('commit_id', 0)")
+    return connection
+
+
+def _intact_rows(
+    store: DamagedStore, dimension: int, words: sqlite3.Connection
+) -> dict[EmbeddingType, Snapshot]:
     collections = {kind: Collection(dimension) for kind in EmbeddingType}
     none = np.empty(0, np.int64)
-    rows = ((row[0], EmbeddingType(row[1]), vector) for row, vector in store.rows())
+    rows = ((row[0], EmbeddingType(row[1]), row[4], vector) for row, vector in store.rows())
     while block := list(islice(rows, _ROWS_AT_ONCE)):
         for kind, collection in collections.items():
-            here = [(seq, vector) for seq, each, vector in block if each == kind]
+            here = [(seq, text, vector) for seq, each, text, vector in block if each == kind]
             if here:
-                sequences = np.array([seq for seq, _ in here], np.int64)
-                vectors = np.frombuffer(b"".join(vector for _, vector in here), "<f4")
+                sequences = np.array([seq for seq, _, _ in here], np.int64)
+                vectors = np.frombuffer(b"".join(vector for _, _, vector in here), "<f4")
+                keyword_sql.add(words, kind, ((seq, text) for seq, text, _ in here))
                 collection.change(
                     none, sequences, vectors.reshape(-1, dimension).astype(np.float32, copy=False)
                 )

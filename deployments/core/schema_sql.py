@@ -1,12 +1,15 @@
 """The tables of store.sqlite3 and how older versions of them become the current one."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables that this code reads and writes."""
+
+KEYWORDS_SINCE = 2
+"""The version that brought the keyword tables, which are filled from the segments."""
 
 PAGE_BYTES = 8192
 """Holds five vectors of 384 dimensions; in SQLite's usual 4096 bytes a third would be wasted."""
 
-CREATE = """
+_FIRST = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -51,8 +54,30 @@ CREATE TABLE vectors (
 ) STRICT;
 """
 
-MIGRATIONS: dict[int, str] = {}
+_KEYWORDS = """
+-- The analyser's terms of each text, in the column of its type. The tokenizer takes the terms as
+-- they come: between spaces.
+CREATE VIRTUAL TABLE keywords USING fts5(
+    transcript, frame, clip, columnsize=0, tokenize="ascii tokenchars '&+-./:'"
+);
+
+-- Shows every place of every term in `keywords`, and keeps nothing of its own.
+CREATE VIRTUAL TABLE keyword_places USING fts5vocab(keywords, instance);
+
+CREATE TABLE keyword_lengths (
+    seq INTEGER PRIMARY KEY,
+    terms INTEGER NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: dict[int, str] = {1: _KEYWORDS}
 """For each older version the statements that lead to the next one."""
+
+
+def script(version: int = FORMAT) -> str:
+    """The statements that make the tables of a version."""
+    later = [MIGRATIONS[older] for older in range(1, version)]
+    return "".join([_FIRST, *later])
 
 
 def statements(script: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.core.fields import Name, Seconds, Similarity, Text, TopK, refuse, storable_json
-from deployments.core.segments import EmbeddingType, Segment, Upsert
+from deployments.core.segments import EmbeddingType, SearchMode, Segment, Upsert
 
 
 class SegmentIn(BaseModel):
@@ -171,6 +171,10 @@ class SearchRequest(BaseModel):
     min_similarity: Similarity = Field(
         default=0.0, description="Leave out results below this similarity, 0 to 1."
     )
+    mode: SearchMode = Field(
+        default=SearchMode.SEMANTIC, description="Rank by meaning, by words (BM25), or by both."
+    )
+    explain: bool = Field(default=False, description="Say why each result is where it is.")
 
 
 Timestamp = Annotated[str, Field(examples=["2025-11-20T21:00:00Z"])]
@@ -206,12 +210,40 @@ class SegmentMetadata(BaseModel):
     text: str
 
 
+class SemanticPart(BaseModel):
+    """How near a result's meaning is to the query's."""
+
+    rank: int | None = Field(description="By similarity, from 1; null if not among the nearest.")
+    similarity: float
+    score: float | None = Field(description="What it adds to the score of a hybrid search.")
+
+
+class KeywordPart(BaseModel):
+    """How well a result's words match the query's."""
+
+    rank: int | None = Field(description="By BM25, from 1; null if not among the best.")
+    bm25: float
+    score: float | None = Field(description="What it adds to the score of a hybrid search.")
+
+
+class ResultExplanation(BaseModel):
+    """Why a result is where it is."""
+
+    semantic: SemanticPart
+    keyword: KeywordPart | None = Field(description="Null in semantic search.")
+    fusion: float | None = Field(description="The sum of both scores in hybrid search, else null.")
+
+
 class SearchResult(BaseModel):
     """A segment that was found."""
 
     index: int = Field(description="Position in the list, from 0.")
     similarity: float = Field(description="1 - distance, clamped to 0…1.")
     distance: float = Field(description="1 - cosine similarity of query and segment.")
+    score: float | None = Field(
+        default=None, description="By which keyword and hybrid search rank; only there."
+    )
+    explain: ResultExplanation | None = Field(default=None, description="Only if asked for.")
     metadata: SegmentMetadata
 
 

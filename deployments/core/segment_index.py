@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -20,6 +21,7 @@ from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
 from deployments.core.index_condition import IndexCondition
+from deployments.core.keyword_index import KeywordIndexes, Overtaken
 from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
 from deployments.core.segment_writes import Change, Changes
@@ -67,6 +69,7 @@ class SegmentIndex:
         self._writing = threading.Lock()
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
+        self._keywords = KeywordIndexes()
         self._rebuilt: dict[EmbeddingType, str] = {}
         self.damage = DamageRecord()
         self._recovery_s = 0.0
@@ -219,7 +222,7 @@ class SegmentIndex:
 
     @noting_damage
     def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """For each search its best hits, highest cosine first, ties by sequence number.
+        """For each search its best hits by its mode, ties by sequence number.
 
         `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
         `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
@@ -233,7 +236,9 @@ class SegmentIndex:
             with self._store.reading() as reader:
                 state = self._published.at(reader.commit_id(), _PUBLISH_TIMEOUT_S)
                 if state is not None:
-                    return find_hits(reader, state.snapshots, searches, queries)
+                    keywords = partial(self._keywords.search, reader)
+                    with suppress(Overtaken):
+                        return find_hits(reader, state.snapshots, searches, queries, keywords)
 
     def stats(self) -> IndexStats:
         """Model, rows by type, last sequence number, what was rebuilt, and what is damaged."""

@@ -24,6 +24,14 @@ class EmbeddingType(StrEnum):
     CLIP = "clip"
 
 
+class SearchMode(StrEnum):
+    """By what segments are ranked: their meaning, their words, or both."""
+
+    SEMANTIC = "semantic"
+    KEYWORD = "keyword"
+    HYBRID = "hybrid"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
     """Which vectors can be compared: those whose fingerprint is equal.
@@ -93,11 +101,17 @@ class DeleteMedia:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What to look for in one index: the best `top_k` with a similarity of `min_similarity`."""
+    """What to look for in one index: the best `top_k` with a similarity of `min_similarity`.
+
+    `text` is what keyword and hybrid search compare with the segments' words.
+    """
 
     embedding_type: EmbeddingType
     top_k: int
     min_similarity: float = 0.0
+    mode: SearchMode = SearchMode.SEMANTIC
+    text: str = ""
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +123,41 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one part of a search says of a hit.
+
+    `rank`, from 1, is None where the part didn't find the hit by itself. `value` is the cosine, or
+    the BM25 score. `score` is what the part adds to the score of a hybrid search.
+    """
+
+    rank: int | None
+    value: float
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a hit is where it is."""
+
+    semantic: Part
+    keyword: Part | None = None
+    fusion: float | None = None
+    """The sum of the parts' scores, where both count."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """A stored segment that a search found, with its cosine to the query, -1…1."""
+    """A stored segment that a search found, with its cosine to the query, -1…1.
+
+    `score` is by what keyword and hybrid search rank.
+    """
 
     cosine: float
     sequence: int
     media_item_id: Id
     segment: Segment
+    score: float | None = None
+    explanation: Explanation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deployments.core import schema_sql
+from deployments.core import keyword_sql, schema_sql
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady
 from deployments.core.segments import EmbeddingType, ModelIdentity
@@ -84,6 +84,8 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             for statement in schema_sql.statements(schema_sql.MIGRATIONS[version]):
                 self._writer.execute(statement)
+            if version + 1 == schema_sql.KEYWORDS_SINCE:
+                keyword_sql.fill(self._writer)
             self._writer.execute("UPDATE meta SET value=? WHERE key='format'", (version + 1,))
             self._writer.execute("COMMIT")
 

@@ -75,7 +75,7 @@ def _remove(path: Path) -> bool:
 def _fill(connection: sqlite3.Connection, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
     connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     connection.execute("BEGIN IMMEDIATE")
-    for statement in schema_sql.statements(schema_sql.CREATE):
+    for statement in schema_sql.statements(schema_sql.script()):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES (?,?)",

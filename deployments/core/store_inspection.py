@@ -95,7 +95,8 @@ def _is_unread(flaw: str) -> bool:
 
 def table_flaws(connection: sqlite3.Connection) -> list[str]:
     """How the tables and indices differ from those of schema_sql, one sentence each."""
-    found, expected = _tables(connection), _expected_tables()
+    (version,) = connection.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+    found, expected = _tables(connection), _expected_tables(version)
     return [
         f"The store's definition of {name} isn't the one that this service made."
         for name in expected
@@ -119,9 +120,9 @@ def _tables(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 @cache
-def _expected_tables() -> dict[str, Any]:
+def _expected_tables(version: int) -> dict[str, Any]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(schema_sql.CREATE)
+        connection.executescript(schema_sql.script(version))
         return _tables(connection)
 
 

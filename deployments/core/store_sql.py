@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deployments.core import keyword_sql
 from deployments.core.errors import StoreDamaged
 from deployments.core.segment_rows import SegmentRow, StoredRow, checksum
 from deployments.core.segments import EmbeddingType, Vectors
@@ -244,7 +245,7 @@ class StoreWriter(StoreReader):
             )
 
     def delete(self, sequences: Iterable[int]) -> None:
-        """Remove rows and their vectors."""
+        """Remove rows, their vectors and their keywords."""
         rows = [(seq,) for seq in sequences]
         if not rows:
             return
@@ -252,6 +253,7 @@ class StoreWriter(StoreReader):
         with translated("Cannot delete from the store"):
             self.connection.executemany("DELETE FROM segments WHERE seq=?", rows)
             self.connection.executemany("DELETE FROM vectors WHERE seq=?", rows)
+            keyword_sql.remove(self.connection, (seq for (seq,) in rows))
 
     def insert(
         self, embedding_type: EmbeddingType, rows: Sequence[tuple[SegmentRow, bytes, bool]]
@@ -283,5 +285,7 @@ class StoreWriter(StoreReader):
                 "INSERT INTO segments VALUES (?,?,?,?,?,?,?,?,?,?,?)", segments
             )
             self.connection.executemany("INSERT INTO vectors VALUES (?,?)", vectors)
+            texts = ((seq, row.text) for seq, (row, _, _) in enumerate(rows, first))
+            keyword_sql.add(self.connection, embedding_type, texts)
         self.next_sequence += len(rows)
         return list(range(first, self.next_sequence))

@@ -19,7 +19,7 @@ def fill_pages(folder: Path) -> None:
     """Rows enough for several pages of each table and index; some are deleted again."""
     with SegmentIndex.open(folder, MODEL) as index:
         for media_item in range(20):
-            texts = (f"text {media_item} {i} {'x' * (i * 37 % 200)}" for i in range(40))
+            texts = (f"Text {media_item} {i} {'x' * (i * 37 % 200)}" for i in range(40))
             rows = (segment(i, text, a=i) for i, text in enumerate(texts))
             store_segments(index, media_item, *rows)
         store_segments(index, "f", *(segment(i, f"frame {i}") for i in range(100)), kind=FRAME)

@@ -53,7 +53,7 @@ def test_a_whole_store_passes(store: Path) -> None:
 
 
 def test_a_flipped_text_is_found(store: Path) -> None:
-    flip_text(store, b"text 5 7 ")
+    flip_text(store, b"Text 5 7 ")
     damage = checked(store)
     assert damage is not None
     assert damage.rows == 1

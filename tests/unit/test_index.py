@@ -21,7 +21,7 @@ from deployments.index import Index
 CLIP = EmbeddingType.CLIP
 MODEL = read_identity("all-MiniLM-L6-v2", find_model("all-MiniLM-L6-v2"))
 VECTORS = np.eye(3, MODEL.dimension, dtype=np.float32)
-SEGMENTS = tuple(Segment(number, f"text number {number}") for number in range(3))
+SEGMENTS = tuple(Segment(number, f"Text number {number}") for number in range(3))
 UPSERT = Upsert(CLIP, 1, SEGMENTS, False, VECTORS, (0, 1, 2))
 
 
@@ -94,7 +94,7 @@ async def test_the_check_at_the_start_finds_what_opening_does_not(indices: Indic
     index = indices.start(embeddings_check_interval_s=0)
     await index.upsert(UPSERT, MODEL.fingerprint)
     index.close()
-    flip_text(indices.store, b"text number 1")
+    flip_text(indices.store, b"Text number 1")
     unchecked = indices.start(embeddings_check_interval_s=0)
     assert unchecked._check is None
     assert (await unchecked.stats()).damage is None
@@ -114,10 +114,10 @@ async def test_salvage(indices: Indices) -> None:
     index = indices.start()
     await index.upsert(UPSERT, MODEL.fingerprint)
     index.close()
-    flip_text(indices.store, b"text number 1")
+    flip_text(indices.store, b"Text number 1")
     before = indices.store.read_bytes()
     index = indices.start(embeddings_salvage=True)
-    assert await texts(index) == ["text number 0", "text number 2"]
+    assert await texts(index) == ["Text number 0", "Text number 2"]
     salvage = (await index.stats()).salvage
     assert salvage is not None
     assert (salvage.intact_rows, salvage.lost_rows) == (2, 1)

@@ -115,7 +115,7 @@ def test_a_whole_store_loses_nothing(damaged: Path, stored: Rows) -> None:
 
 
 def test_a_flipped_text_loses_its_row(damaged: Path, stored: Rows) -> None:
-    flip_text(damaged, b"text 5 7 ")
+    flip_text(damaged, b"Text 5 7 ")
     (lost,) = salvaged(damaged, stored)
     assert (stored[lost].media_item_id, stored[lost].segment.id) == (5, 7)
 
@@ -261,7 +261,7 @@ def test_a_log_that_is_there_is_read(folder: Path, tmp_path: Path) -> None:
 
 
 def test_writes_are_refused(damaged: Path) -> None:
-    flip_text(damaged, b"text 5 7 ")
+    flip_text(damaged, b"Text 5 7 ")
     with SalvagedIndex.open(damaged.parent, MODEL) as index:
         with pytest.raises(StoreDamaged) as raised:
             index.apply([DeleteMedia(5)])
@@ -279,10 +279,10 @@ def test_writes_are_refused(damaged: Path) -> None:
 
 def test_rows_that_are_damaged_later_are_not_served(damaged: Path) -> None:
     with SalvagedIndex.open(damaged.parent, MODEL) as index:
-        flip_text(damaged, b"text 5 7 ")
+        flip_text(damaged, b"Text 5 7 ")
         index._view.reader.connection.execute("PRAGMA shrink_memory")  # as other reads would
         with pytest.raises(StoreDamaged, match="is not what was written"):
-            find(index, "text 5 7 ")  # type: ignore[arg-type]
+            find(index, "Text 5 7 ")  # type: ignore[arg-type]
 
 
 def test_what_is_no_damage_is_refused_as_ever(damaged: Path, tmp_path: Path) -> None:

@@ -297,7 +297,9 @@ def test_the_same_model_under_another_name_is_accepted(closed_folder: Path) -> N
 
 def test_a_newer_version_is_refused(closed_folder: Path) -> None:
     change(closed_folder, "UPDATE meta SET value=7 WHERE key='format'")
-    assert "format 7, this one reads up to 1" in refused(closed_folder, StoreMismatch)
+    assert f"format 7, this one reads up to {schema_sql.FORMAT}" in refused(
+        closed_folder, StoreMismatch
+    )
 
 
 def test_a_log_that_was_left_behind_stays_when_refused(tmp_path: Path) -> None:
@@ -323,13 +325,15 @@ def test_a_log_that_was_left_behind_stays_when_refused(tmp_path: Path) -> None:
 def test_older_versions_are_brought_forward(
     closed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema_sql, "FORMAT", 3)
+    now = schema_sql.FORMAT
+    monkeypatch.setattr(schema_sql, "FORMAT", now + 2)
     monkeypatch.setattr(
         schema_sql,
         "MIGRATIONS",
-        {
-            1: "CREATE TABLE extra (name TEXT) STRICT; INSERT INTO extra VALUES ('one');",
-            2: "INSERT INTO extra VALUES ('two')",
+        schema_sql.MIGRATIONS
+        | {
+            now: "CREATE TABLE extra (name TEXT) STRICT; INSERT INTO extra VALUES ('one');",
+            now + 1: "INSERT INTO extra VALUES ('two')",
         },
     )
     for _ in range(2):
@@ -337,14 +341,16 @@ def test_older_versions_are_brought_forward(
             rows = reader.connection.execute("SELECT name FROM extra").fetchall()
             assert rows == [("one",), ("two",)]
             version = reader.connection.execute("SELECT value FROM meta WHERE key='format'")
-            assert version.fetchone() == (3,)
+            assert version.fetchone() == (now + 2,)
 
 
 def test_a_migration_that_fails_changes_nothing(
     closed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema_sql, "FORMAT", 2)
-    monkeypatch.setattr(schema_sql, "MIGRATIONS", {1: "DELETE FROM segments; SELECT nonsense"})
+    now = schema_sql.FORMAT
+    monkeypatch.setattr(schema_sql, "FORMAT", now + 1)
+    failing = {now: "DELETE FROM segments; SELECT nonsense"}
+    monkeypatch.setattr(schema_sql, "MIGRATIONS", schema_sql.MIGRATIONS | failing)
     with pytest.raises(StoreError, match="nonsense"):
         Store.open(closed_folder, MODELS)
     monkeypatch.undo()

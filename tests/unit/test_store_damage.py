@@ -143,7 +143,7 @@ def test_definitions_that_still_parse_are_compared(damaged: Path) -> None:
 
 @pytest.mark.parametrize("from_checkpoint", [True, False])
 def test_a_flipped_text_is_never_served(damaged: Path, stored: Hits, from_checkpoint: bool) -> None:
-    flip_text(damaged, b"text 5 7 ")
+    flip_text(damaged, b"Text 5 7 ")
     if not from_checkpoint:
         without_checkpoints(damaged)
         assert "Row 208 (transcript, media item 5, segment 7) is not what" in refusal(damaged)
@@ -153,7 +153,7 @@ def test_a_flipped_text_is_never_served(damaged: Path, stored: Hits, from_checkp
         # What doesn't touch the row is right, and the row itself is an error.
         assert find(index, "some query", kind=FRAME) == stored[FRAME]
         with pytest.raises(StoreDamaged, match=r"Row 208 .* is not what was written"):
-            find(index, "text 5 7 ")
+            find(index, "Text 5 7 ")
         refuses_writes(index)
         # Known damage stays known, and other answers stay right.
         assert find(index, "some query", kind=FRAME) == stored[FRAME]
@@ -194,7 +194,7 @@ def test_a_damaged_vector_is_not_passed_on_to_another_row(damaged: Path, stored:
 
 
 def test_a_damaged_text_is_not_confirmed_as_stored(damaged: Path, stored: Hits) -> None:
-    flip_text(damaged, b"text 5 7 ")
+    flip_text(damaged, b"Text 5 7 ")
     (wanted,) = (hit for hit in stored[TRANSCRIPT] if (hit.media_item_id, hit.segment.id) == (5, 7))
     with SegmentIndex.open(damaged.parent, MODEL) as index:
         with pytest.raises(StoreDamaged, match="is not what was written"):
