@@ -65,9 +65,8 @@ def _add(found: list[str], written: str) -> None:
     word = written.casefold()
     if _IS_STOP_WORD(word) and not (len(written) > 1 and written.isupper()):
         return
-    if word.isascii() and word.isalpha():
-        word = stem(word)
-    found.append(word[:_MOST_CHARS])
+    word = word[:_MOST_CHARS]
+    found.append(stem(word) if word.isascii() and word.isalpha() else word)
 
 
 def _add_compound(found: list[str], written: str) -> None:

@@ -58,7 +58,7 @@ _KEYWORDS = """
 -- The analyser's terms of each text, in the column of its type. The tokenizer takes the terms as
 -- they come: between spaces.
 CREATE VIRTUAL TABLE keywords USING fts5(
-    transcript, frame, clip, columnsize=0, tokenize="ascii tokenchars '&+-./:'"
+    transcript, frame, clip, columnsize=0, tokenize="ascii tokenchars '&+-./:'''"
 );
 
 -- Shows every place of every term in `keywords`, and keeps nothing of its own.

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from deployments.core.errors import StoreDamaged
+from deployments.core.keyword_check import keyword_flaws
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import table_flaws
@@ -17,8 +18,8 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     """What is wrong with the store, one sentence each; empty if nothing is.
 
     Reads everything: SQLite's own structures, the checksum of each row and its vector, and that
-    each segment has a vector and each vector a segment. A store of 100,000 segments takes
-    seconds.
+    each segment has a vector and its keywords, and nothing else is there. A store of 100,000
+    segments takes seconds.
     """
     found = structure_problems(reader)
     return _add(found, reader, partial(_rows, dimension=dimension))
@@ -27,7 +28,8 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
 def structure_problems(reader: StoreReader) -> list[str]:
     """As `problems`, apart from what is in the rows."""
     found: list[str] = []
-    return _add(found, reader, table_flaws, _structure, _segments_alone, _vectors_alone)
+    checks = (table_flaws, _structure, _segments_alone, _vectors_alone, keyword_flaws)
+    return _add(found, reader, *checks)
 
 
 def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[int]) -> list[str]:

@@ -1,0 +1,60 @@
+"""Whether the store's keyword tables have what its segments say, and nothing else."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+
+from deployments.core import schema_sql
+from deployments.core.analyzer import terms
+from deployments.core.segments import EmbeddingType
+
+_Sums = tuple[int, int, int]
+"""How many places a term has in a column, and two sums that tell these from others."""
+
+
+def keyword_flaws(connection: sqlite3.Connection) -> Iterator[str]:
+    """What is wrong, one sentence each. Reads all texts and the whole index of terms."""
+    (version,) = connection.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+    if version < schema_sql.KEYWORDS_SINCE:
+        return
+    expected: dict[tuple[str, str], _Sums] = defaultdict(lambda: (0, 0, 0))
+    yield from _rows(connection, expected)
+    for table, column in (("keywords", "rowid"), ("keyword_lengths", "seq")):
+        for (seq,) in connection.execute(
+            f"SELECT {column} FROM {table} WHERE {column} NOT IN (SELECT seq FROM segments)"
+        ):
+            yield f"The store has keywords of row {seq}, which isn't there."
+    yield from _places(connection, expected)
+
+
+def _rows(connection: sqlite3.Connection, expected: dict[tuple[str, str], _Sums]) -> Iterator[str]:
+    columns = ", ".join(f"keywords.{kind.value}" for kind in EmbeddingType)
+    for seq, kind, text, length, *joined in connection.execute(
+        f"SELECT segments.seq, embedding_type, text, terms, {columns} FROM segments NOT INDEXED "
+        "LEFT JOIN keyword_lengths USING (seq) LEFT JOIN keywords ON keywords.rowid=segments.seq "
+        "ORDER BY segments.seq"
+    ):
+        if not isinstance(text, str):
+            continue  # its checksum tells
+        found = terms(text)
+        due = [" ".join(found) if kind == each else None for each in EmbeddingType]
+        if joined != due or length != len(found):
+            yield f"The keywords of row {seq} aren't those of its text."
+        here = next((each for each in joined if isinstance(each, str)), "")
+        for position, term in enumerate(here.split(), 1):
+            count, rows, places = expected[term, kind]
+            expected[term, kind] = (count + 1, rows + seq, places + seq * position)
+
+
+def _places(
+    connection: sqlite3.Connection, expected: dict[tuple[str, str], _Sums]
+) -> Iterator[str]:
+    wrong = 0
+    for term, column, *sums in connection.execute(
+        "SELECT term, col, count(*), sum(doc), sum(doc * (offset + 1)) FROM keyword_places "
+        "GROUP BY term, col"
+    ):
+        wrong += expected.pop((term, column), None) != tuple(sums)
+    wrong += len(expected)
+    if wrong:
+        yield f"The index of keywords is wrong about {wrong} of its terms."
