@@ -16,12 +16,17 @@ from deployments.core.errors import (
     StoreFull,
 )
 from deployments.core.results import results_json
+from deployments.core.schemas import SearchResponse
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
+    Explanation,
     Hit,
     IndexStats,
     ModelIdentity,
+    Part,
+    Search,
+    SearchMode,
     Segment,
     UpsertResult,
 )
@@ -166,6 +171,69 @@ def test_search_defaults(client, backend):
     assert client.post("/search", json={"query": "x"}).json()["embedding_type"] == "transcript"
     asked = backend.asked[0].search
     assert (asked.embedding_type, asked.top_k, asked.min_similarity) == ("transcript", 10, 0)
+
+
+URLS = ["/search/transcripts", "/search/frames", "/search/clips", "/embeddings/search"]
+
+
+@pytest.mark.parametrize("mode", list(SearchMode))
+@pytest.mark.parametrize("explain", [True, False])
+def test_a_search_has_a_mode(client, backend, mode, explain):
+    fields = {"query": "S&P 500", "mode": mode, "explain": explain}
+    client.post("/search", json=fields)
+    for url in URLS:
+        assert client.get(url, params=fields).status_code == 200
+    assert len(backend.asked) == 5
+    for asked in backend.asked:
+        assert (asked.text, asked.search.mode, asked.search.explain) == ("S&P 500", mode, explain)
+        assert asked.search.text == ("" if mode == "semantic" else "S&P 500")
+
+
+def test_the_old_requests_are_semantic_searches(client, backend):
+    client.post("/search", json={"query": "x"})
+    for url in URLS:
+        client.get(url, params={"query": "x"})
+    assert {replace(asked.search, embedding_type="frame") for asked in backend.asked} == {
+        Search("frame", 10)
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("mode", "fuzzy"), ("mode", ""), ("mode", "HYBRID"), ("explain", "perhaps")],
+)
+def test_a_wrong_mode_is_a_problem(client, field, value):
+    body = client.post("/search", json={"query": "x", field: value})
+    assert_problem(body, 422, "invalid_input", f"body.{field}")
+    for url in URLS:
+        response = client.get(url, params={"query": "x", field: value})
+        assert_problem(response, 422, "invalid_input", f"query.{field}")
+
+
+def test_an_explained_result_has_ranks_and_scores(client, backend):
+    told = Explanation(Part(3, 0.75, 0.5), Part(None, 0.0, -0.25), 0.25)
+    backend.hits = [replace(HIT, score=0.25, explanation=told)]
+    body = client.post("/search", json={"query": "x", "mode": "hybrid", "explain": True}).json()
+    (result,) = body["results"]
+    assert (result["index"], result["similarity"], result["score"]) == (0, 0.75, 0.25)
+    assert result["metadata"]["text"] == "RSI above 70"
+    assert result["explain"] == {
+        "semantic": {"rank": 3, "similarity": 0.75, "score": 0.5},
+        "keyword": {"rank": None, "bm25": 0.0, "score": -0.25},
+        "fusion": 0.25,
+    }
+    assert SearchResponse.model_validate(body).results[0].explain.fusion == 0.25
+
+
+def test_an_explained_semantic_result_has_no_keyword_part(client, backend):
+    backend.hits = [replace(HIT, explanation=Explanation(Part(1, 0.75)))]
+    (result,) = client.post("/search", json={"query": "x", "explain": True}).json()["results"]
+    assert "score" not in result
+    assert result["explain"] == {
+        "semantic": {"rank": 1, "similarity": 0.75, "score": None},
+        "keyword": None,
+        "fusion": None,
+    }
 
 
 def test_a_negative_cosine_is_a_similarity_of_zero(client, backend):
