@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 K1 = 1.2
 B = 0.75
-PAIR_WEIGHT = 0.3
+PAIR_WEIGHT = 0.4
 
 Scores = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -138,7 +138,7 @@ def test_a_missing_checkpoint_is_no_problem(closed: Path) -> None:
 def test_a_checkpoint_that_contradicts_the_store_is_reported(closed: Path) -> None:
     whole = (closed / "transcript_index.faiss").read_bytes()
     cases = {
-        "has 1 rows that the store lacks, first row 2": "DELETE FROM {} WHERE seq=2",
+        "has 1 rows that the store lacks, first row 2": "DELETE FROM {} WHERE {}=2",
         "holds commit 3, the store only commit 2": "UPDATE meta SET value=2 WHERE key='commit_id'",
         "belongs to another store": "UPDATE meta SET value='x' WHERE key='store_id'",
     }
@@ -146,7 +146,9 @@ def test_a_checkpoint_that_contradicts_the_store_is_reported(closed: Path) -> No
         copy = closed.with_name("copy")
         shutil.copytree(closed, copy)
         (copy / "store.last_commit").unlink()
-        execute(copy, statement.format("segments"), statement.format("vectors"))
+        tables = ("segments", "seq"), ("vectors", "seq"), ("keywords", "rowid")
+        execute(copy, *(statement.format(*each) for each in tables))
+        execute(copy, statement.format("keyword_lengths", "seq"))
         (copy / "transcript_index.faiss").write_bytes(whole)
         assert any(problem in each for each in verify_folder(copy).problems), problem
         shutil.rmtree(copy)

@@ -440,13 +440,18 @@ def test_verify_finds_nothing_in_a_whole_store(store: Store) -> None:
             "Row 2 .*checksum differs",
         ),
         ("DELETE FROM vectors WHERE seq=2", "Row 2 has no vector"),
-        ("DELETE FROM segments WHERE seq=2", "Vector 2 has no segment"),
+        (
+            "DELETE FROM segments WHERE seq=2; DELETE FROM keywords WHERE rowid=2; "
+            "DELETE FROM keyword_lengths WHERE seq=2",
+            "Vector 2 has no segment",
+        ),
     ],
 )
 def test_verify_finds(store: Store, statement: str, found: str) -> None:
     added(store, "a", "b", "c")
     assert store._writer is not None
-    store._writer.execute(statement)
+    for each in statement.split("; "):
+        store._writer.execute(each)
     (problem,) = problems(store)
     assert re.search(found, problem)
 
