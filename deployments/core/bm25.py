@@ -43,8 +43,10 @@ class Postings:
     @classmethod
     def of(cls, keys: Rows) -> "Postings":
         """From keys, ascending."""
-        rows, counts = np.unique(keys >> _POSITION_BITS, return_counts=True)
-        return cls(keys, rows, counts.astype(np.float64))
+        rows = keys >> _POSITION_BITS
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        counts = np.diff(firsts, append=len(rows))
+        return cls(keys, rows[firsts], counts.astype(np.float64))
 
 
 def keys_of(rows: Rows, positions: Rows) -> Rows:
@@ -54,11 +56,18 @@ def keys_of(rows: Rows, positions: Rows) -> Rows:
 
 def pair(first: Postings, second: Postings) -> Postings:
     """Where the second term comes right after the first: the places of the first."""
-    after = first.keys + 1
-    found = np.searchsorted(second.keys, after)
-    found[found == len(second.keys)] = 0
-    together = second.keys[found] == after if len(second.keys) else np.zeros(len(after), bool)
-    return Postings.of(first.keys[together])
+    if len(first.keys) <= len(second.keys):
+        return Postings.of(first.keys[_among(first.keys + 1, second.keys)])
+    before = second.keys - 1
+    return Postings.of(before[_among(before, first.keys)])
+
+
+def _among(keys: Rows, others: Rows) -> npt.NDArray[np.bool_]:
+    """Which of the keys are among others, ascending, of which there are no fewer."""
+    positions = np.searchsorted(others, keys)
+    found = positions < len(others)
+    found[found] = others[positions[found]] == keys[found]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,8 @@ def _rows(connection: sqlite3.Connection, expected: dict[tuple[str, str], _Sums]
     columns = ", ".join(f"keywords.{kind.value}" for kind in EmbeddingType)
     for seq, kind, text, hashed, length, *joined in connection.execute(
         f"SELECT segments.seq, embedding_type, text, text_hash, terms, {columns} "
-        "FROM segments NOT INDEXED LEFT JOIN keyword_lengths USING (seq) LEFT JOIN keywords ON keywords.rowid=segments.seq "
-        "ORDER BY segments.seq"
+        "FROM segments NOT INDEXED LEFT JOIN keyword_lengths USING (seq) "
+        "LEFT JOIN keywords ON keywords.rowid=segments.seq ORDER BY segments.seq"
     ):
         # The keywords of a damaged text are not wrong; its checksum tells.
         if isinstance(text, str) and text_hash(text) == hashed:

@@ -73,6 +73,39 @@ def test_embed_and_search_in_the_contract_s_shapes(service, model):
     }
 
 
+def test_modes_find_by_meaning_by_words_and_by_both(service):
+    texts = ["The S&P 500 fell again", "Equities lost ground on Monday", "Read the 10-K filing"]
+    parts = [{"id": i, "text": text} for i, text in enumerate(texts)]
+    service.embed("modes", parts, "clip")
+
+    def found(query, mode):
+        results = service.search(query, "clip", top_k=1000, mode=mode, explain=True)
+        return {
+            result["metadata"]["segment_id"]: result
+            for result in results
+            if result["metadata"]["media_item_id"] == "modes"
+        }
+
+    assert list(found("S&P 500", "keyword")) == [0]
+    assert list(found("10-K", "keyword")) == [2]
+    assert found("stocks declined", "keyword") == {}
+    semantic = found("S&P 500 stocks declined", "semantic")
+    hybrid = found("S&P 500 stocks declined", "hybrid")
+    assert set(hybrid) == set(semantic) == {0, 1, 2}
+    assert next(iter(hybrid)) == 0
+    for name, result in hybrid.items():
+        told = result["explain"]
+        assert told["semantic"]["score"] + told["keyword"]["score"] == pytest.approx(
+            result["score"]
+        )
+        assert result["distance"] == pytest.approx(semantic[name]["distance"], abs=1e-5)
+        assert told["keyword"]["rank"] == (1 if name == 0 else None)
+    assert "score" not in semantic[0]
+    by_url = service.get("/search/clips?query=10-K&mode=keyword").json()["results"]
+    assert [result["metadata"]["text"] for result in by_url] == ["Read the 10-K filing"]
+    assert service.get("/search/clips?query=x&mode=none").status_code == 422
+
+
 def test_a_repeated_request_stores_nothing_twice(service):
     first = service.embed("repeated", SEGMENTS)
     before = service.get("/stats").json()["transcript_vectors"]
