@@ -63,9 +63,9 @@ class Store:
             with translated(f"Cannot open {store._path}"):
                 if not known:
                     create(store._path, models, disk or Disk())
-                store._connect_writer()
+                writer = store._connect_writer()
                 store._migrate()
-                (store.store_id,) = store._writer.execute(
+                (store.store_id,) = writer.execute(
                     "SELECT value FROM meta WHERE key='store_id'"
                 ).fetchone()
         except BaseException:
