@@ -20,14 +20,13 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     each segment has a vector and each vector a segment. A store of 100,000 segments takes
     seconds.
     """
-    found = structure_problems(reader)
-    return _add(found, reader, partial(_rows, dimension=dimension))
+    rows = partial(_rows, dimension=dimension)
+    return _found(reader, table_flaws, _structure, _segments_alone, _vectors_alone, rows)
 
 
 def structure_problems(reader: StoreReader) -> list[str]:
-    """As `problems`, apart from what is in the rows."""
-    found: list[str] = []
-    return _add(found, reader, table_flaws, _structure, _segments_alone, _vectors_alone)
+    """As `problems`, of the tables and of SQLite's own structures alone, indices included."""
+    return _found(reader, table_flaws, _structure)
 
 
 def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[int]) -> list[str]:
@@ -49,7 +48,8 @@ def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[i
 _Check = Callable[[sqlite3.Connection], Iterable[str]]
 
 
-def _add(found: list[str], reader: StoreReader, *checks: _Check) -> list[str]:
+def _found(reader: StoreReader, *checks: _Check) -> list[str]:
+    found: list[str] = []
     for check in checks:
         # Where one can't be read to its end, what it found and the other checks still count.
         try:
