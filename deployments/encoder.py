@@ -68,8 +68,8 @@ class Encoder:
             max_queued_tokens=settings.embeddings_queued_tokens,
         )
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
-        metrics, batcher = EncoderMetrics(), self._batcher
-        self._publisher = Publisher(lambda: metrics.publish(batcher.stats()))
+        metrics, batcher, queries = EncoderMetrics(), self._batcher, self._queries
+        self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
         self._searches: Coalescer[_Group, list[Json]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,
