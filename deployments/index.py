@@ -12,6 +12,7 @@ from typing import Any
 from deployments.core.errors import FolderLocked, NotReady, ServiceError
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
+from deployments.core.index_policy import IndexPolicy
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
 from deployments.core.segment_index import SegmentIndex
@@ -115,7 +116,12 @@ class Index:
     def _open(self) -> None:
         started = monotonic()
         try:
-            segments = SegmentIndex.open(self._settings.faiss_index_dir, self._model, self._lock)
+            segments = SegmentIndex.open(
+                self._settings.faiss_index_dir,
+                self._model,
+                self._lock,
+                policy=IndexPolicy(self._settings.index_types()),
+            )
         except ServiceError:
             self._lock.release()
             raise

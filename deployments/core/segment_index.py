@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,9 @@ from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreE
 from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
+from deployments.core.index_policy import IndexPolicy
+from deployments.core.main_part import MainPart
+from deployments.core.main_part_builds import MainPartBuilds
 from deployments.core.published_state import PublishedState, State
 from deployments.core.segment_writes import Change, Changes
 from deployments.core.segments import (
@@ -51,7 +55,13 @@ class SegmentIndex:
     """
 
     def __init__(
-        self, folder: Path, model: ModelIdentity, lock: FolderLock, store: Store, disk: Disk
+        self,
+        folder: Path,
+        model: ModelIdentity,
+        lock: FolderLock,
+        store: Store,
+        disk: Disk,
+        policy: IndexPolicy,
     ) -> None:
         """Take over a held lock and an open store; use `open` instead."""
         self.folder = folder
@@ -63,6 +73,15 @@ class SegmentIndex:
         self._writing = threading.Lock()
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
+        self._builds = MainPartBuilds(
+            folder,
+            model,
+            store.store_id,
+            policy,
+            lambda: self._published.current,
+            self._adopt,
+            disk,
+        )
         self._rebuilt: dict[EmbeddingType, str] = {}
         self._behind = False
         self._closed = False
@@ -74,8 +93,11 @@ class SegmentIndex:
         model: ModelIdentity,
         lock: FolderLock | None = None,
         disk: Disk | None = None,
+        policy: IndexPolicy | None = None,
     ) -> "SegmentIndex":
         """Open a folder's index, or start an empty one in a new folder.
+
+        Without a `policy` every search scans, and nothing is built in the background.
 
         `lock` may be held already or not; the index releases it when closed, or when
         it can't be opened. Raises FolderLocked
@@ -91,8 +113,9 @@ class SegmentIndex:
             folder_check.warn_of_network_file_system(folder)
             store = Store.open(folder, dict.fromkeys(EmbeddingType, model))
             opened.callback(store.close)
-            index = cls(folder, model, held, store, disk)
+            index = cls(folder, model, held, store, disk, policy or IndexPolicy())
             opened.callback(index._mark.close)
+            opened.callback(index._builds.close)
             index._recover()
             with translated(f"Cannot tidy {folder}"):
                 remove_temporary_files(folder)
@@ -104,6 +127,7 @@ class SegmentIndex:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
             self._require_all_commits(commit_id)
             self._rebuilt = self._checkpoints.recover(reader, self._collections)
+        self._builds.load(self._collections, commit_id, last_sequence)
         self._publish(commit_id, last_sequence)
 
     def _require_all_commits(self, commit_id: int) -> None:
@@ -120,6 +144,17 @@ class SegmentIndex:
         snapshots = {kind: each.snapshot for kind, each in self._collections.items()}
         self._published.publish(State(commit_id, last_sequence, snapshots))
         self._mark.record(commit_id)
+        self._builds.notice()
+
+    def _adopt(self, kind: EmbeddingType, main: MainPart | None) -> None:
+        with self._writing:
+            self._collections[kind].adopt(main)
+            # Into the published state and not from the collection: after a failed commit that
+            # may be of another moment.
+            state = self._published.current
+            snapshot = replace(state.snapshots[kind], main=main)
+            snapshots = {**state.snapshots, kind: snapshot}
+            self._published.publish(replace(state, snapshots=snapshots))
 
     def _require_open(self) -> None:
         if self._closed:
@@ -233,13 +268,14 @@ class SegmentIndex:
                     return find_hits(reader, state.snapshots, searches, queries)
 
     def stats(self) -> IndexStats:
-        """Model, rows by type, last sequence number, and what was rebuilt at the start."""
+        """Model, rows by type, last sequence number, what was rebuilt, how types are searched."""
         state = self._published.current
         return IndexStats(
             self.model,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
+            self._builds.states(),
         )
 
     def checkpoint_due(self) -> bool:
@@ -273,6 +309,7 @@ class SegmentIndex:
 
         A checkpoint that can't be written is only logged: the store has everything.
         """
+        self._builds.close()  # it may wait for the lock
         with self._writing:
             if self._closed:
                 return

@@ -11,7 +11,9 @@ from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     Hit,
+    IndexState,
     IndexStats,
+    IndexType,
     ModelIdentity,
     Segment,
     UpsertResult,
@@ -23,6 +25,9 @@ STATS = IndexStats(
     ModelIdentity("all-MiniLM-L6-v2", "f" * 64, 384),
     {EmbeddingType.TRANSCRIPT: 3, EmbeddingType.FRAME: 2, EmbeddingType.CLIP: 1},
     6,
+    indices={
+        EmbeddingType.TRANSCRIPT: IndexState(IndexType.AUTO, IndexType.PQ, 3, 2, 4, True, 0.5, 0.98)
+    },
 )
 HIT = Hit(0.75, 9, 1, Segment(2, "RSI above 70", 3.5, 7.2, {"ticker": "SPY", "tags": ["rsi"]}))
 
@@ -194,6 +199,18 @@ def test_stats_and_health(client, backend):
         "frame_vectors": 2,
         "clip_vectors": 1,
         "total_vectors": 6,
+        "indices": {
+            "transcript": {
+                "configured": "auto",
+                "type": "pq",
+                "rows": 3,
+                "deleted_rows": 2,
+                "main_rows": 4,
+                "building": True,
+                "build_progress": 0.5,
+                "recall_at_10": 0.98,
+            }
+        },
     }
     stats = client.get("/stats").json()
     assert stats.pop("timestamp")
