@@ -69,6 +69,7 @@ def trained(kind: IndexType, sample: Vectors, rows: int, progress: Progress) -> 
             parts = dimension // 2 if dimension % 2 == 0 else dimension
             index = faiss.IndexPQFastScan(dimension, parts, _PQ_BITS, product)
             index.pq.cp.niter = 10
+            index.pq.cp.min_points_per_centroid = 1  # no warnings about small indices
         case IndexType.AUTO:
             raise ValueError("auto is no type of index; ask wanted_type for one")
     if not index.is_trained:

@@ -278,6 +278,10 @@ class SegmentIndex:
             self._builds.states(),
         )
 
+    def wait_for_builds(self, timeout_s: float) -> bool:
+        """Wait until nothing is built in the background; whether that came in time."""
+        return self._builds.wait(timeout_s)
+
     def checkpoint_due(self) -> bool:
         """Whether enough has changed, or been quiet for long enough, to write checkpoints."""
         return self._checkpoints.schedule.due(self.stats().vectors)
