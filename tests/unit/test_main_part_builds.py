@@ -1,6 +1,7 @@
 """Main parts of a whole index: built beside readers and writers, kept, lost, damaged, given up."""
 
 import errno
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -144,7 +145,7 @@ def test_a_main_part_is_swapped_in_beside_readers_and_writers(open_with: Open) -
         sequences = [hit.sequence for hit in hits]
         assert len(hits) == len(set(sequences)) == 10
         assert (hits[0].cosine, hits[0].segment.text) == (1.0, "text 7")
-        assert all(one.cosine >= other.cosine for one, other in zip(hits, hits[1:], strict=False))
+        assert all(one.cosine >= other.cosine for one, other in itertools.pairwise(hits))
         main_rows.add(state(index).main_rows)
 
     with running(2, read) as failures:
