@@ -20,6 +20,17 @@ _IVF_ROUNDS = 8
 _IVF_ROWS_PER_LIST = 40
 _TRAINING_ROWS = 16_384
 _PQ_BITS = 4  # what fast scan can do
+_PQ_DIMENSIONS = (3, 2, 1)  # that share them, the first that divides the vector
+CANDIDATES = {
+    IndexType.FLAT: 50,
+    IndexType.HNSW: 100,
+    IndexType.IVF: 50,
+    IndexType.RABITQ: 1000,
+    IndexType.PQ: 1000,
+}
+"""How many rows are scored anew, at least. The coarser the codes, the more it takes."""
+_CANDIDATES_PER_RESULT = 3
+_ROWS_PER_CANDIDATE = 1000
 _FAST_SCAN_BLOCK = 32
 
 Rows = npt.NDArray[np.int64]
@@ -65,9 +76,10 @@ def trained(kind: IndexType, sample: Vectors, rows: int, progress: Progress) -> 
         case IndexType.RABITQ:
             index = faiss.IndexRaBitQFastScan(dimension, product, _FAST_SCAN_BLOCK, 1)
         case IndexType.PQ:
-            # Two dimensions share four bits.
-            parts = dimension // 2 if dimension % 2 == 0 else dimension
-            index = faiss.IndexPQFastScan(dimension, parts, _PQ_BITS, product)
+            # Three dimensions that share four bits are 30 % faster than two, and with more
+            # candidates find as much.
+            shared = next(each for each in _PQ_DIMENSIONS if dimension % each == 0)
+            index = faiss.IndexPQFastScan(dimension, dimension // shared, _PQ_BITS, product)
             index.pq.cp.niter = 10
             index.pq.cp.min_points_per_centroid = 1  # no warnings about small indices
         case IndexType.AUTO:
@@ -104,6 +116,11 @@ def copied(kind: IndexType, index: Any) -> Any:
     if kind is IndexType.RABITQ:  # Faiss 1.15 can't clone this one
         return faiss.deserialize_index(faiss.serialize_index(index))
     return faiss.clone_index(index)
+
+
+def candidates_for(kind: IndexType, rows: int, count: int) -> int:
+    """How many of an index' rows to score anew for `count` results."""
+    return CANDIDATES[kind] + rows // _ROWS_PER_CANDIDATE + _CANDIDATES_PER_RESULT * count
 
 
 def search(kind: IndexType, index: Any, queries: Vectors, count: int) -> Rows:

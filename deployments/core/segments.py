@@ -36,7 +36,7 @@ class IndexType(StrEnum):
     RABITQ = "rabitq"
     """Scans one bit for each dimension: the smallest, and the quickest to build."""
     PQ = "pq"
-    """Scans two bits for each dimension, by product quantisation."""
+    """Scans four bits for every three dimensions, by product quantisation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,11 @@ from deployments.core.exact_search import (
     scored,
 )
 from deployments.core.main_part import MainPart, Sequences
+from deployments.core.main_part_types import candidates_for
 from deployments.core.segments import Vectors
 
 Products = npt.NDArray[np.float32]
 
-_CANDIDATES = 270
-_CANDIDATES_PER_RESULT = 3
 _WIDER = 4
 _SCAN_SHARE = 8
 """One candidate in so many rows costs as much as scanning them all."""
@@ -50,8 +49,7 @@ def best_rows_of_two_parts(
     count = min(count, main_rows + fresh_rows)
     results: list[tuple[Scores, Rows] | None] = [None] * len(queries)
     # Deleted rows take the places of others among the candidates.
-    width = _CANDIDATES + _CANDIDATES_PER_RESULT * count
-    width = width * len(main) // max(1, main_rows)
+    width = candidates_for(main.type, main_rows, count) * len(main) // max(1, main_rows)
     pending = list(range(len(queries))) if count > 0 else []
     while pending and width <= min(main_rows // _SCAN_SHARE, main.most_candidates):
         asked = queries if len(pending) == len(queries) else queries[pending]

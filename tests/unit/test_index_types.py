@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from storage_samples import random_units, unit
 
 from deployments.core import collection as collection_module
-from deployments.core import gpu, main_part_build, main_part_types, two_part_search
+from deployments.core import gpu, main_part_build, main_part_types
 from deployments.core.collection import Collection, Snapshot
 from deployments.core.exact_search import best_rows, cosines_of
 from deployments.core.index_policy import Plan, deleted_main_rows
@@ -29,7 +29,7 @@ NONE = np.empty(0, np.int64)
 def small_numbers() -> Iterator[None]:
     """So few candidates that a hundred rows are enough for a main part to be asked."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(two_part_search, "_CANDIDATES", 4)
+        patched.setattr(main_part_types, "CANDIDATES", dict.fromkeys(IndexType, 4))
         patched.setattr(collection_module, "_COMPACT_ROWS", 40)
         yield
 
@@ -166,7 +166,7 @@ def test_a_flat_main_part_with_rounded_scores_stays_exact() -> None:
 def test_recall_on_vectors_of_texts(kind: IndexType, real: tuple[Vectors, Vectors]) -> None:
     vectors, queries = real
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(two_part_search, "_CANDIDATES", 270)
+        patched.setattr(main_part_types, "CANDIDATES", dict.fromkeys(IndexType, 100))
         snapshot = filled(vectors[:4000], kind).snapshot
         found = [set(seqs.tolist()) for _, seqs in snapshot.search(queries, 10)]
         true = [set(seqs.tolist()) for _, seqs in snapshot.search(queries, 10, exact=True)]

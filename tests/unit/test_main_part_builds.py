@@ -26,7 +26,7 @@ from storage_samples import (
 )
 from test_segment_index_threads import running
 
-from deployments.core import main_part_build, main_part_builds, main_part_files, two_part_search
+from deployments.core import main_part_build, main_part_builds, main_part_files, main_part_types
 from deployments.core.backup import back_up
 from deployments.core.folder_verify import verify_folder
 from deployments.core.index_policy import IndexPolicy, Limits
@@ -40,7 +40,7 @@ Open = Callable[..., SegmentIndex]
 
 @pytest.fixture(autouse=True)
 def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_part_search, "_CANDIDATES", 4)
+    monkeypatch.setattr(main_part_types, "CANDIDATES", dict.fromkeys(IndexType, 4))
     monkeypatch.setattr(main_part_builds, "_WORTH_KEEPING_S", 0.0)
 
 
