@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import faiss
-
 from deployments.core import gpu, main_part_build, main_part_files, recall
 from deployments.core.checkpoint import Stamp
 from deployments.core.collection import Collection
 from deployments.core.durable_files import Disk
+from deployments.core.faiss_threads import one_thread
 from deployments.core.index_policy import IndexPolicy, Plan, deleted_main_rows
 from deployments.core.main_part import MainPart
 from deployments.core.published_state import State
@@ -153,8 +152,8 @@ class MainPartBuilds:
         return None
 
     def _run(self) -> None:
-        _be_humble()
-        with suppress(GivenUp):
+        _give_way()
+        with suppress(GivenUp), one_thread():
             while True:
                 with self._changing:
                     if not self._noticed:
@@ -255,8 +254,7 @@ class _StoppableDisk(Disk):
         self._inner.replace(source, target)
 
 
-def _be_humble() -> None:
-    faiss.omp_set_num_threads(1)  # in this thread only
+def _give_way() -> None:
     with suppress(AttributeError, OSError):  # where threads have no priorities of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
 

@@ -17,6 +17,7 @@ from deployments.core.exact_search import (
     products_of,
     scored,
 )
+from deployments.core.faiss_threads import one_thread
 from deployments.core.main_part import MainPart, Sequences
 from deployments.core.main_part_types import candidates_for
 from deployments.core.segments import Vectors
@@ -28,6 +29,7 @@ _SCAN_SHARE = 8
 """One candidate in so many rows costs as much as scanning them all."""
 
 
+@one_thread()
 def best_rows_of_two_parts(
     vectors: Vectors,
     sequences: Sequences,
