@@ -39,7 +39,7 @@ def moved(kind: IndexType, index: Any) -> Any:
 
 
 def moved_back(index: Any) -> Any:
-    """The index where the CPU can read and write it."""
+    """A copy of an index on a GPU that the CPU can read and write; others as they are."""
     if not holds(index):
         return index
     return faiss.index_gpu_to_cpu(index)

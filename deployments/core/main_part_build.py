@@ -30,9 +30,12 @@ def build(
     """
     started = time.monotonic()
     main = snapshot.main
-    if plan.extends and main is not None and not gpu.holds(main.index):
+    if plan.extends and main is not None:
         first = int(np.searchsorted(snapshot.sequences, main.last_sequence, "right"))
-        index = main_part_types.copied(plan.type, main.index)
+        if gpu.holds(main.index):
+            index = gpu.moved_back(main.index)
+        else:
+            index = main_part_types.copied(plan.type, main.index)
         sequences, trained_rows, before_s = [main.sequences], main.trained_rows, main.build_s
     else:
         first, sequences, trained_rows, before_s = 0, [], len(snapshot), 0.0

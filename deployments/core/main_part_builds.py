@@ -19,7 +19,9 @@ from deployments.core.segments import EmbeddingType, IndexState, IndexType, Mode
 
 logger = logging.getLogger(__name__)
 
-_LOWEST_PRIORITY = 19
+# Measured on a busy machine: with 0, searches beside a build take twice as long; with 19, the
+# slowest of a hundred does, since the build may lose its core while it holds Python's lock.
+_PRIORITY = 10
 _WORTH_KEEPING_S = 5.0
 _KEEP_AGAIN_GROWTH = 1.2
 _RETRY_GROWTH = 1.1
@@ -36,8 +38,8 @@ class GivenUp(BaseException):
 class MainPartBuilds:
     """Compares each published state with the policy, and builds what is missing.
 
-    A thread lives while there is something to build. It has the lowest priority and makes Faiss
-    use no other thread, so searches keep at least the other cores, and most of this one.
+    A thread lives while there is something to build. It has a low priority and makes Faiss use
+    no other thread, so searches keep at least the other cores, and most of this one.
     """
 
     def __init__(
@@ -215,7 +217,8 @@ class MainPartBuilds:
 
     def _keep(self, kind: EmbeddingType, plan: Plan, main: MainPart) -> None:
         grown = len(main) > _KEEP_AGAIN_GROWTH * self._kept_rows.get(kind, 0)
-        if main.build_s < _WORTH_KEEPING_S or (plan.extends and not grown):
+        quick = main.type is IndexType.FLAT or main.build_s < _WORTH_KEEPING_S
+        if quick or (plan.extends and not grown):
             return
         try:
             main_part_files.write(
@@ -256,7 +259,7 @@ class _StoppableDisk(Disk):
 
 def _give_way() -> None:
     with suppress(AttributeError, OSError):  # where threads have no priorities of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
 
 
 def _name(main: MainPart) -> Name:

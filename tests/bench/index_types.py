@@ -138,6 +138,7 @@ def measure(place: Path, kind: IndexType) -> dict[str, Any]:
     with opened() as index:
         rows = index.stats().vectors[KIND]
         build_s = _seconds(lambda: _wait_until_built(index))
+        index.wait_for_builds(600)  # until it is kept
     before = process.memory_info().rss
     began = time.monotonic()
     with opened() as index:

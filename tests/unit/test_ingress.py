@@ -191,6 +191,24 @@ def test_search_by_url(client, backend, url, embedding_type, top_k, min_similari
     )
 
 
+@pytest.mark.parametrize(
+    ("exact", "expected"), [("true", True), ("false", False), ("1", True), (None, False)]
+)
+@pytest.mark.parametrize("path", ["/search/clips", "/embeddings/search"])
+def test_an_exact_search_can_be_asked_for(client, backend, path, exact, expected):
+    parameters = {"query": "q"} if exact is None else {"query": "q", "exact": exact}
+    assert client.get(path, params=parameters).status_code == 200
+    body = {"query": "q"} if exact is None else {"query": "q", "exact": expected}
+    assert client.post("/search", json=body).status_code == 200
+    assert [query.search.exact for query in backend.asked] == [expected, expected]
+
+
+def test_exact_is_true_or_false(client, backend):
+    assert client.get("/search/clips", params={"query": "q", "exact": "maybe"}).status_code == 422
+    assert client.post("/search", json={"query": "q", "exact": "maybe"}).status_code == 422
+    assert backend.asked == []
+
+
 def test_stats_and_health(client, backend):
     expected = {
         "model_name": "all-MiniLM-L6-v2",
