@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from deployments.core import folder_check, recovery, segment_writes, store_check
+from deployments.core import folder_check, recovery, store_check
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
 from deployments.core.durable_files import Disk, remove_temporary_files
@@ -21,8 +21,9 @@ from deployments.core.index_checkpoints import IndexCheckpoints
 from deployments.core.index_policy import IndexPolicy
 from deployments.core.main_part import MainPart
 from deployments.core.main_part_builds import MainPartBuilds
+from deployments.core.operations import Operation, Outcome, carry_out
 from deployments.core.published_state import PublishedState, State
-from deployments.core.segment_writes import Change, Changes
+from deployments.core.segment_writes import Changes
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -31,18 +32,12 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     Search,
-    Upsert,
-    UpsertResult,
     Vectors,
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store import Store
-from deployments.core.store_sql import StoreWriter
 
 logger = logging.getLogger(__name__)
-
-Operation = Upsert | DeleteMedia
-Outcome = UpsertResult | int | ServiceError
 
 _PUBLISH_TIMEOUT_S = 5.0
 
@@ -177,7 +172,7 @@ class SegmentIndex:
             try:
                 with self._store.transaction() as writer:
                     for operation in operations:
-                        outcomes.append(self._carry_out(writer, operation, changes))
+                        outcomes.append(carry_out(writer, operation, self.model.dimension, changes))
                     changed = writer.changed
                     commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
                 if changed:
@@ -203,29 +198,6 @@ class SegmentIndex:
         for kind, rows in differing.items():
             self._checkpoints.schedule.changed(kind, rows)
         self._behind = False
-
-    def _carry_out(self, writer: StoreWriter, operation: Operation, changes: Changes) -> Outcome:
-        outcome: Outcome
-        try:
-            with writer.savepoint():
-                if isinstance(operation, Upsert):
-                    prepared = segment_writes.prepare(operation, self.model.dimension)
-                    outcome, change = segment_writes.upsert(writer, prepared)
-                    made = {prepared.embedding_type: change}
-                else:
-                    outcome, made = segment_writes.delete_media(writer, operation)
-        except ServiceError as error:
-            if not writer.intact:
-                raise
-            return error
-        except Exception as error:
-            if not writer.intact:
-                raise
-            logger.exception("An operation failed unexpectedly.")
-            return ServiceError(f"The operation failed: {type(error).__name__}: {error}")
-        for kind, change in made.items():
-            changes.setdefault(kind, Change()).merge(change)
-        return outcome
 
     def _take_in(self, changes: Changes, commit_id: int, last_sequence: int) -> None:
         changed_rows = {}
