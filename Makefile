@@ -7,10 +7,10 @@ DATA ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test unit lint format crash bench eval clear clean
+.PHONY: help install run test unit lint format crash bench bench-index eval clear clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -42,6 +42,9 @@ format: $(VENV)/.installed ## Bring the code into the common style
 
 bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts, RESULTS=file.md to keep the tables
 	$(BIN)/python -m tests.bench $(if $(DATA),--data $(DATA)) $(if $(RESULTS),--markdown $(RESULTS))
+
+bench-index: $(VENV)/.installed ## Measure the types of index; DATA=folder for real texts
+	$(BIN)/python -m tests.bench.index_types $(if $(DATA),--data $(DATA))
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))

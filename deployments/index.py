@@ -14,6 +14,7 @@ from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreD
 from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
+from deployments.core.index_policy import IndexPolicy
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
 from deployments.core.results import Json, results_json
@@ -138,9 +139,8 @@ class Index:
 
     def _open(self) -> None:
         started = monotonic()
-        kind = SalvagedIndex if self._settings.embeddings_salvage else SegmentIndex
         try:
-            segments = kind.open(self._settings.faiss_index_dir, self._model, self._lock)
+            segments = self._open_folder()
         except ServiceError:
             self._lock.release()
             raise
@@ -157,6 +157,13 @@ class Index:
             sum(stats.vectors.values()),
             monotonic() - started,
         )
+
+    def _open_folder(self) -> SegmentIndex | SalvagedIndex:
+        settings = self._settings
+        if settings.embeddings_salvage:
+            return SalvagedIndex.open(settings.faiss_index_dir, self._model, self._lock)
+        policy = IndexPolicy(settings.index_types())
+        return SegmentIndex.open(settings.faiss_index_dir, self._model, self._lock, policy=policy)
 
     def _wait_for_lock(self) -> None:
         logged = -LOCK_LOG_S

@@ -29,6 +29,7 @@ from deployments.core.schemas import (
     EmbedRequest,
     EmbedResponse,
     HealthResponse,
+    IndexStatus,
     LiveResponse,
     Problem,
     SearchRequest,
@@ -87,6 +88,9 @@ TopK = Annotated[fields.TopK, Query(description="How many results at most.")]
 MinSimilarity = Annotated[
     fields.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
 ]
+Exact = Annotated[
+    bool, Query(description="Compare with every vector, whatever the type of the index.")
+]
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 
 _READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
@@ -102,13 +106,13 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     add_error_handlers(app)
 
     async def find(
-        query: str, embedding_type: EmbeddingType, top_k: int, min_similarity: float
+        query: str, embedding_type: EmbeddingType, top_k: int, min_similarity: float, exact: bool
     ) -> Response:
         _check_text("query", query, settings)
         if top_k > settings.embeddings_max_top_k:
             raise InvalidInput(f"top_k is {top_k}; at most {settings.embeddings_max_top_k}")
         results = await backend.search(
-            SearchQuery(query, Search(embedding_type, top_k, min_similarity))
+            SearchQuery(query, Search(embedding_type, top_k, min_similarity, exact))
         )
         return Response(
             search_response_json(query, embedding_type, results), media_type="application/json"
@@ -159,7 +163,11 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     async def search(request: SearchRequest) -> Response:
         """The stored segments whose meaning is nearest to the query, best first."""
         return await find(
-            request.query, request.embedding_type, request.top_k, request.min_similarity
+            request.query,
+            request.embedding_type,
+            request.top_k,
+            request.min_similarity,
+            request.exact,
         )
 
     def add_search_route(path: str, embedding_type: EmbeddingType) -> None:
@@ -172,10 +180,13 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             name=f"search_{embedding_type}s",
         )
         async def search_type(
-            query: Question, top_k: TopK = 10, min_similarity: MinSimilarity = 0.0
+            query: Question,
+            top_k: TopK = 10,
+            min_similarity: MinSimilarity = 0.0,
+            exact: Exact = False,
         ) -> Response:
             """As `POST /search`, by URL."""
-            return await find(query, embedding_type, top_k, min_similarity)
+            return await find(query, embedding_type, top_k, min_similarity, exact)
 
     for embedding_type in EmbeddingType:
         add_search_route(f"/search/{embedding_type}s", embedding_type)
@@ -192,9 +203,10 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         top_k: TopK = 10,
         embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT,
         min_similarity: MinSimilarity = 0.0,
+        exact: Exact = False,
     ) -> Response:
         """As `POST /search`, under the route by which the pipeline's main API offers it."""
-        return await find(query, embedding_type, top_k, min_similarity)
+        return await find(query, embedding_type, top_k, min_similarity, exact)
 
     app.include_router(openai_routes(backend, settings))
 
@@ -263,6 +275,9 @@ def _stats_response(stats: IndexStats) -> StatsResponse:
         clip_vectors=stats.vectors[EmbeddingType.CLIP],
         total_vectors=sum(stats.vectors.values()),
         salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
+        indices={
+            kind: IndexStatus.model_validate(asdict(state)) for kind, state in stats.indices.items()
+        },
     )
 
 

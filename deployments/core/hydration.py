@@ -1,6 +1,7 @@
 """From searches and snapshots to hits with their texts."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -37,12 +38,16 @@ def find_hits(
     Searches of one type go through its vectors together; the texts of all hits are read at once.
     """
     found: list[list[tuple[float, int]]] = [[] for _ in searches]
-    for kind, snapshot in snapshots.items():
-        positions = [i for i, search in enumerate(searches) if search.embedding_type == kind]
+    for (kind, snapshot), exact in product(snapshots.items(), (False, True)):
+        positions = [
+            i
+            for i, search in enumerate(searches)
+            if (search.embedding_type, search.exact) == (kind, exact)
+        ]
         if not positions:
             continue
         most = max(searches[i].top_k for i in positions)
-        results = snapshot.search(np.ascontiguousarray(queries[positions]), most)
+        results = snapshot.search(np.ascontiguousarray(queries[positions]), most, exact)
         for i, (cosines, sequences) in zip(positions, results, strict=True):
             best = slice(searches[i].top_k)
             enough = np.clip(cosines[best], 0.0, 1.0) >= searches[i].min_similarity
