@@ -26,10 +26,11 @@ run: $(VENV)/.installed ## Serve on http://127.0.0.1:8004 with sample data; Ctrl
 	@$(BIN)/python -m deployments.local
 
 test: $(VENV)/.installed ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/eval
+	$(BIN)/python -m pytest tests/serve
 
 unit: $(VENV)/.installed ## Run the tests that need no cluster
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit
 
 lint: $(VENV)/.installed ## Check style and types
 	$(BIN)/ruff check .
