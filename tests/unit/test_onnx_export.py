@@ -10,11 +10,13 @@ import pytest
 
 from deployments.core import onnx_export
 from deployments.core.errors import ModelError
+from deployments.core.exported_encoder import ExportedTextEncoder
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import file_sha256
 from deployments.core.onnx_cache import OnnxModel
-from deployments.core.onnx_encoder import OnnxTextEncoder
 from deployments.core.onnx_export import MAX_DIFFERENCE, export_model
+from deployments.core.onnx_runner import OnnxRunner
+from deployments.core.openvino_runner import OpenVinoRunner
 from tests.fakes import write_tiny_model
 
 TEXTS = ["the market opens higher today", "a", "", "the market " * 40, "opens, today."]
@@ -56,7 +58,7 @@ def test_an_export_has_the_models_vectors(options, tmp_path):
     exported = export_model(folder, "fingerprint", output)
     assert OnnxModel.read(output) == exported
     assert exported.max_difference <= MAX_DIFFERENCE
-    encoder = OnnxTextEncoder(output, read_identity("tiny", folder))
+    encoder = ExportedTextEncoder(output, read_identity("tiny", folder), OnnxRunner)
     for kind in ("query", "document"):
         made = encoder.encode(encoder.tokenize(TEXTS, kind))
         np.testing.assert_allclose(made, reference(folder, kind), atol=1e-5)
@@ -69,7 +71,7 @@ def test_the_second_exporter_takes_over(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_write_torchscript", broken)
     folder = write_tiny_model(tmp_path / "tiny")
     assert export_model(folder, "fingerprint", tmp_path).exporter == "dynamo"
-    encoder = OnnxTextEncoder(tmp_path, read_identity("tiny", folder))
+    encoder = ExportedTextEncoder(tmp_path, read_identity("tiny", folder), OnnxRunner)
     made = encoder.encode(encoder.tokenize(TEXTS, "query"))
     np.testing.assert_allclose(made, reference(folder, "query"), atol=1e-5)
 
@@ -115,27 +117,58 @@ def export(tiny, tmp_path):
     return shutil.copytree(tiny[1], tmp_path / "copy")
 
 
-def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(tiny, export):
+@pytest.fixture(params=[OnnxRunner, OpenVinoRunner])
+def runner(request):
+    return request.param
+
+
+def test_every_engine_takes_batches_of_any_shape(runner, tiny):
+    encoder = ExportedTextEncoder(tiny[1], tiny[0], runner)
+    tokens = encoder.tokenize(TEXTS, "document")
+    together = encoder.encode(tokens)
+    for rows in (tokens[:1], tokens[3:], tokens, tokens[::-1]):
+        wanted = [together[tokens.index(one)] for one in rows]
+        np.testing.assert_allclose(encoder.encode(rows), wanted, atol=1e-5)
+
+
+def test_vectors_stay_as_they_are_when_more_is_encoded(runner, tiny):
+    encoder = ExportedTextEncoder(tiny[1], tiny[0], runner)
+    tokens = encoder.tokenize(TEXTS, "document")
+    first = encoder.encode(tokens)
+    copy = first.copy()
+    encoder.encode(tokens[::-1])
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(runner, tiny, export):
     exported = OnnxModel.read(export)
     exported.probe_vector[0] += 1e-3
     exported.write(export)
     with pytest.raises(ModelError, match=r"is off by 0\.001"):
-        OnnxTextEncoder(export, tiny[0])
+        ExportedTextEncoder(export, tiny[0], runner)
 
 
-def test_without_onnx_runtime_there_is_a_model_error(tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModelError, match="ONNX Runtime isn't installed"):
-        OnnxTextEncoder(tiny[1], tiny[0])
+@pytest.mark.parametrize(
+    ("module", "runner", "message"),
+    [
+        ("onnxruntime", OnnxRunner, r"ONNX Runtime isn't installed .*embeddings-service\[cpu\]"),
+        ("openvino", OpenVinoRunner, r"OpenVINO isn't installed .*\[cpu,openvino\]"),
+    ],
+)
+def test_without_its_engine_there_is_a_model_error(module, runner, message, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModelError, match=message):
+        ExportedTextEncoder(tiny[1], tiny[0], runner)
+    assert "openvino_telemetry" not in sys.modules
 
 
-def test_a_graph_that_cannot_be_loaded_is_a_model_error(tiny, export):
+def test_a_graph_that_cannot_be_loaded_is_a_model_error(runner, tiny, export):
     exported = OnnxModel.read(export)
     (export / "model.onnx").write_bytes(b"not a graph")
     exported.sha256["model.onnx"] = file_sha256(export / "model.onnx")
     exported.write(export)
-    with pytest.raises(ModelError, match="ONNX Runtime can't load"):
-        OnnxTextEncoder(export, tiny[0])
+    with pytest.raises(ModelError, match="can't load"):
+        ExportedTextEncoder(export, tiny[0], runner)
 
 
 def test_the_program_ends_with_the_reason(tmp_path, capsys):

@@ -1,12 +1,14 @@
-"""Both encoders against sentence-transformers, with the real model and with tiny odd ones."""
+"""All encoders against sentence-transformers, with the real model and with tiny odd ones."""
 
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from deployments.core import onnx_cache
@@ -15,6 +17,7 @@ from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
 from deployments.core.segments import ModelIdentity
 from deployments.core.text_encoder import checked_vectors, load_text_encoder, usable_cores
+from deployments.core.thread_priority import STEPS_DOWN
 from deployments.core.torch_encoder import TorchTextEncoder
 from tests.fakes import write_tiny_model
 
@@ -42,7 +45,7 @@ def cache_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="session", params=["onnx", "torch"])
+@pytest.fixture(scope="session", params=["onnx", "openvino", "torch"])
 def encoder(request, cache_dir):
     return load_text_encoder(NAME, backend=request.param, threads=2, cache_dir=cache_dir)
 
@@ -58,7 +61,7 @@ def reference():
     return load(find_model(NAME))
 
 
-def test_both_backends_name_the_same_model(encoder):
+def test_all_backends_name_the_same_model(encoder):
     assert encoder.identity == read_identity(NAME, find_model(NAME))
     assert encoder.identity.dimension == 384
     assert encoder.max_tokens == 256
@@ -104,6 +107,24 @@ def test_no_texts(encoder):
     assert encoder.encode([]).shape == (0, 384)
 
 
+def test_a_bulk_encoder_makes_the_same_vectors_in_threads_that_give_way(encoder):
+    if encoder.backend != "onnx":
+        assert encoder.for_bulk() is None
+        return
+    before = niceness_by_thread()
+    bulk = encoder.for_bulk()
+    tokens = bulk.tokenize(TEXTS, "document")
+    np.testing.assert_allclose(bulk.encode(tokens), encoder.encode(tokens), atol=1e-6, rtol=0)
+    if sys.platform == "linux":
+        after = niceness_by_thread()
+        assert {after[thread] for thread in after.keys() - before.keys()} == {STEPS_DOWN}
+
+
+def niceness_by_thread():
+    threads = [thread.id for thread in psutil.Process().threads()]
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+
 def test_many_threads_may_tokenize(encoder):
     wanted = encoder.tokenize(TEXTS, "query")
     with ThreadPoolExecutor(8) as threads:
@@ -111,20 +132,25 @@ def test_many_threads_may_tokenize(encoder):
     assert all(result == wanted for result in results)
 
 
-def test_a_process_with_onnx_loads_neither_torch_nor_transformers(encoder, cache_dir):
+@pytest.mark.parametrize(("backend", "taken"), [("auto", "onnx"), ("openvino", "openvino")])
+def test_a_cpu_process_loads_neither_torch_nor_transformers(backend, taken, encoder, cache_dir):
+    # Nor what OpenVINO would report its own import with.
     program = f"""
 import sys
 from pathlib import Path
 from deployments.core.text_encoder import load_text_encoder
-encoder = load_text_encoder({NAME!r}, device="cpu", threads=1, cache_dir=Path({str(cache_dir)!r}))
-encoder.encode(encoder.tokenize(["a query"], "query"))
-print(encoder.backend, {{"torch", "transformers", "sentence_transformers"}} & set(sys.modules))
+encoder = load_text_encoder({NAME!r}, device="cpu", backend={backend!r}, threads=1,
+                            cache_dir=Path({str(cache_dir)!r}))
+for encoder in filter(None, (encoder, encoder.for_bulk())):
+    encoder.encode(encoder.tokenize(["a query"], "query"))
+unwanted = {{"torch", "transformers", "sentence_transformers", "openvino_telemetry"}}
+print(encoder.backend, unwanted & set(sys.modules))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert done.stdout.strip() == "onnx set()"
+    assert done.stdout.strip() == f"{taken} set()"
 
 
 def torch_encoder(folder):
@@ -283,7 +309,8 @@ def test_threads_are_set(tmp_path):
     [
         ({"backend": "tensorflow"}, SettingsError, "backend is 'tensorflow'"),
         ({"threads": -1}, SettingsError, "threads is -1"),
-        ({"backend": "onnx", "device": "cuda"}, SettingsError, "runs on the cpu only"),
+        ({"backend": "onnx", "device": "cuda"}, SettingsError, "'onnx' runs on the cpu only"),
+        ({"backend": "openvino", "device": "mps"}, SettingsError, "'openvino' runs on the cpu"),
         ({"backend": "torch", "device": "tpu"}, SettingsError, "'tpu' can't be used here"),
         ({"backend": "torch", "device": "cuda:99"}, SettingsError, "'cuda:99' can't be used here"),
         ({"name": "no/such/model"}, ModelNotFound, "none of three places"),
