@@ -1,6 +1,7 @@
 """Encodes on the CPU from an ONNX export, in a process that never loads torch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,9 @@ from deployments.core.thread_priority import at_low_priority
 SAME_VECTORS = 1e-4
 """How far the probe's vector may be from torch's when the model was exported, per component.
 Exports are verified to 1e-5; another CPU or version of an engine may round a bit differently."""
+
+MIN_COSINE = 0.99
+"""The least that any quantised vector may have to its exact one."""
 
 
 class Runner(Protocol):
@@ -43,20 +47,12 @@ class ExportedTextEncoder:
     def __init__(
         self, folder: Path, identity: ModelIdentity, start: Callable[[Path], Runner]
     ) -> None:
-        from tokenizers import Tokenizer
-
         self.identity = identity
         self._folder = folder
         self._start = start
         model = OnnxModel.read(folder)
-        self._tokenizer = TextTokenizer(
-            Tokenizer.from_file(str(folder / "tokenizer.json")),
-            max_tokens=model.max_tokens,
-            prompts={"query": model.query_prompt, "document": model.document_prompt},
-            pad_id=model.pad_id,
-            pad_left=model.pad_left,
-            truncate_left=model.truncate_left,
-        )
+        _check_cosine(model, identity)
+        self._tokenizer = load_tokenizer(folder, model)
         self.max_tokens = model.max_tokens
         self._runner = start(folder / "model.onnx")
         self.backend = self._runner.engine
@@ -83,9 +79,36 @@ class ExportedTextEncoder:
 
     def _check(self, model: OnnxModel) -> None:
         vector = self.encode(self.tokenize([model.probe_text], "document"))[0]
-        difference = float(np.abs(vector - np.asarray(model.probe_vector, np.float32)).max())
+        wanted = np.asarray(model.probe_vector, np.float32)
+        if model.min_cosine is not None:
+            _check_cosine(replace(model, min_cosine=float(vector @ wanted)), self.identity)
+            return
+        difference = float(np.abs(vector - wanted).max())
         if difference > SAME_VECTORS:
             raise ModelError(
                 f"the exported model's vector for {model.probe_text!r} is off by {difference:.2g} "
                 f"(at most {SAME_VECTORS:.0e}) with this CPU and version of {self.backend}"
             )
+
+
+def load_tokenizer(folder: Path, model: OnnxModel) -> TextTokenizer:
+    """The tokenizer of an export."""
+    from tokenizers import Tokenizer
+
+    return TextTokenizer(
+        Tokenizer.from_file(str(folder / "tokenizer.json")),
+        max_tokens=model.max_tokens,
+        prompts={"query": model.query_prompt, "document": model.document_prompt},
+        pad_id=model.pad_id,
+        pad_left=model.pad_left,
+        truncate_left=model.truncate_left,
+    )
+
+
+def _check_cosine(model: OnnxModel, identity: ModelIdentity) -> None:
+    if model.min_cosine is not None and not model.min_cosine >= MIN_COSINE:
+        raise ModelError(
+            f"int8 vectors of {identity.name} have a cosine to its float32 vectors of only "
+            f"{model.min_cosine:.4f}, at least {MIN_COSINE} is needed; set "
+            "EMBEDDING_PRECISION=float32"
+        )

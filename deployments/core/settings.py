@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     embedding_model: ModelName = "all-MiniLM-L6-v2"
     embedding_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     embedding_backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    embedding_precision: Literal["float32", "int8"] = "float32"
     faiss_index_dir: Folder = Field(default=Path("data/processed/faiss"))
 
     embeddings_workers: int = Field(default=1, ge=1, le=1024)

@@ -23,6 +23,8 @@ TextKind = Literal["query", "document"]
 
 Backend = Literal["auto", "torch", "onnx", "openvino"]
 
+Precision = Literal["float32", "int8"]
+
 DEFAULT_CACHE_DIR = Path("~/.cache/embeddings-service")
 
 logger = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ def load_text_encoder(
     *,
     device: str = "auto",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     threads: int = 0,
     cache_dir: Path | None = None,
 ) -> TextEncoder:
@@ -112,12 +115,13 @@ def load_text_encoder(
     one forward pass, 0 for one per core that this process may use. ONNX exports are kept under
     `cache_dir`, by default `~/.cache/embeddings-service`. With backend "auto", a CPU gets ONNX
     Runtime if the model can be exported and the export agrees with torch; otherwise the reason is
-    logged and torch is used.
+    logged and torch is used. Precision "int8" is ONNX Runtime's only, and never replaced by
+    another: its vectors can't be compared with float32 ones.
 
     Raises ModelNotFound, ModelCorrupt, ModelError (backend "onnx" or "openvino" isn't installed or
     has no usable export) or SettingsError.
     """
-    from deployments.core.model_identity import read_identity
+    from deployments.core.model_identity import read_identity, with_precision
     from deployments.core.model_source import find_model
 
     if backend not in get_args(Backend):
@@ -128,15 +132,30 @@ def load_text_encoder(
         raise SettingsError(f"threads is {threads}; expected 0 (one per core) or more")
     if backend in ("onnx", "openvino") and device not in ("auto", "cpu"):
         raise SettingsError(f"backend {backend!r} runs on the cpu only, but device is {device!r}")
+    if precision not in get_args(Precision):
+        raise SettingsError(
+            f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}"
+        )
+    if precision == "int8":
+        if backend not in ("auto", "onnx") or not _is_cpu(device):
+            raise SettingsError(
+                f"precision 'int8' needs backend 'onnx' on the cpu, but backend is {backend!r} and "
+                f"device is {device!r}"
+            )
+        backend = "onnx"
     folder = find_model(name)
     identity = read_identity(name, folder)
     threads = threads or usable_cores()
     if backend in ("onnx", "openvino") or (backend == "auto" and _is_cpu(device)):
         from deployments.core.exported_encoder import ExportedTextEncoder
-        from deployments.core.onnx_cache import cached_export
+        from deployments.core.onnx_cache import cached_export, cached_int8
 
+        cache_dir = cache_dir or DEFAULT_CACHE_DIR.expanduser()
         try:
-            export = cached_export(folder, identity, cache_dir or DEFAULT_CACHE_DIR.expanduser())
+            export = cached_export(folder, identity, cache_dir)
+            if precision == "int8":
+                identity = with_precision(identity, precision)
+                export = cached_int8(export, identity, cache_dir)
             return ExportedTextEncoder(export, identity, _starter(backend, threads))
         except ModelError as error:
             if backend != "auto":

@@ -1,22 +1,26 @@
 """Exports of tiny models, in this process; test_text_encoder.py has the real one's."""
 
+import json
 import logging
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from deployments.core import onnx_export
+from deployments.core import onnx_export, onnx_quantize
 from deployments.core.errors import ModelError
 from deployments.core.exported_encoder import ExportedTextEncoder
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import file_sha256
 from deployments.core.onnx_cache import OnnxModel
 from deployments.core.onnx_export import MAX_DIFFERENCE, export_model
+from deployments.core.onnx_quantize import quantize_export
 from deployments.core.onnx_runner import OnnxRunner
 from deployments.core.openvino_runner import OpenVinoRunner
+from deployments.core.sample_sentences import PASSAGES, SENTENCES
 from tests.fakes import write_tiny_model
 
 TEXTS = ["the market opens higher today", "a", "", "the market " * 40, "opens, today."]
@@ -169,6 +173,54 @@ def test_a_graph_that_cannot_be_loaded_is_a_model_error(runner, tiny, export):
     exported.write(export)
     with pytest.raises(ModelError, match="can't load"):
         ExportedTextEncoder(export, tiny[0], runner)
+
+
+@pytest.fixture
+def quantized(tiny, tmp_path):
+    """The tiny model's 8-bit export."""
+    folder = tmp_path / "int8"
+    folder.mkdir()
+    quantize_export(tiny[1], "int8 fingerprint", folder)
+    return folder
+
+
+def test_an_8_bit_export_says_how_exact_it_is(tiny, quantized):
+    exact, made = OnnxModel.read(tiny[1]), OnnxModel.read(quantized)
+    assert made.fingerprint == "int8 fingerprint"
+    assert made.probe_vector == exact.probe_vector
+    encoders = [ExportedTextEncoder(folder, tiny[0], OnnxRunner) for folder in (tiny[1], quantized)]
+    texts = [*SENTENCES, *PASSAGES]
+    one, other = (
+        np.array([encoder.encode([tokens])[0] for tokens in encoder.tokenize(texts, "document")])
+        for encoder in encoders
+    )
+    assert made.min_cosine == pytest.approx((one * other).sum(axis=1).min(), abs=1e-5)
+    assert 0.99 < made.min_cosine < 0.99999
+
+
+@pytest.mark.parametrize("cosine", [0.9876, float("nan")])
+def test_an_8_bit_export_that_is_too_inexact_is_refused(cosine, tiny, quantized):
+    made = OnnxModel.read(quantized)
+    replace(made, min_cosine=cosine).write(quantized)
+    message = rf"only {cosine:.4f}, at least 0\.99 is needed; set EMBEDDING_PRECISION=float32"
+    with pytest.raises(ModelError, match=message):
+        ExportedTextEncoder(quantized, tiny[0], OnnxRunner)
+
+
+def test_an_8_bit_export_that_became_inexact_is_refused(tiny, quantized):
+    made = OnnxModel.read(quantized)
+    replace(made, probe_vector=[-value for value in made.probe_vector]).write(quantized)
+    with pytest.raises(ModelError, match=r"only -0\.9"):
+        ExportedTextEncoder(quantized, tiny[0], OnnxRunner)
+
+
+def test_a_graph_that_cannot_be_quantized_is_a_model_error(export, tmp_path):
+    (export / "model.onnx").write_bytes(b"not a graph")
+    exported = OnnxModel(**json.loads((export / "encoder.json").read_text()))
+    exported.sha256["model.onnx"] = file_sha256(export / "model.onnx")
+    exported.write(export)
+    with pytest.raises(SystemExit, match="DecodeError"):
+        onnx_quantize.main(str(export), "fingerprint", str(tmp_path))
 
 
 def test_the_program_ends_with_the_reason(tmp_path, capsys):

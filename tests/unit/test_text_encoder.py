@@ -13,7 +13,7 @@ import pytest
 
 from deployments.core import onnx_cache
 from deployments.core.errors import ModelError, ModelNotFound, SettingsError
-from deployments.core.model_identity import read_identity
+from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
 from deployments.core.segments import ModelIdentity
 from deployments.core.text_encoder import checked_vectors, load_text_encoder, usable_cores
@@ -123,6 +123,31 @@ def test_a_bulk_encoder_makes_the_same_vectors_in_threads_that_give_way(encoder)
 def niceness_by_thread():
     threads = [thread.id for thread in psutil.Process().threads()]
     return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+
+def test_int8_is_close_and_a_model_of_its_own(cache_dir, reference):
+    encoder = load_text_encoder(NAME, precision="int8", threads=2, cache_dir=cache_dir)
+    exact = read_identity(NAME, find_model(NAME))
+    assert encoder.identity == with_precision(exact, "int8") != exact
+    assert encoder.backend == "onnx"
+    for one in (encoder, encoder.for_bulk()):
+        tokens = one.tokenize(TEXTS, "document")
+        vectors = one.encode(tokens)
+        wanted = reference.encode(TEXTS, normalize_embeddings=True)
+        cosines = (vectors * wanted).sum(axis=1)
+        assert 0.99 < cosines.min() < 0.99999
+        for row, vector in zip(tokens, vectors, strict=True):
+            np.testing.assert_allclose(one.encode([row])[0], vector, atol=1e-5, rtol=0)
+
+
+def test_int8_is_never_replaced_by_float32(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ModelError("not today")
+
+    monkeypatch.setattr(onnx_cache, "_run_exporter", fail)
+    folder = write_tiny_model(tmp_path / "tiny")
+    with pytest.raises(ModelError, match="not today"):
+        load_text_encoder(str(folder), device="cpu", precision="int8", cache_dir=tmp_path)
 
 
 def test_many_threads_may_tokenize(encoder):
@@ -311,6 +336,9 @@ def test_threads_are_set(tmp_path):
         ({"threads": -1}, SettingsError, "threads is -1"),
         ({"backend": "onnx", "device": "cuda"}, SettingsError, "'onnx' runs on the cpu only"),
         ({"backend": "openvino", "device": "mps"}, SettingsError, "'openvino' runs on the cpu"),
+        ({"precision": "int4"}, SettingsError, "precision is 'int4'"),
+        ({"precision": "int8", "backend": "openvino"}, SettingsError, "needs backend 'onnx'"),
+        ({"precision": "int8", "device": "cuda"}, SettingsError, "device is 'cuda'"),
         ({"backend": "torch", "device": "tpu"}, SettingsError, "'tpu' can't be used here"),
         ({"backend": "torch", "device": "cuda:99"}, SettingsError, "'cuda:99' can't be used here"),
         ({"name": "no/such/model"}, ModelNotFound, "none of three places"),
