@@ -15,7 +15,7 @@ from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
 from deployments.core.index_policy import IndexPolicy
-from deployments.core.model_identity import read_identity
+from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
 from deployments.core.results import Json, results_json
 from deployments.core.salvaged_index import SalvagedIndex
@@ -53,8 +53,9 @@ class Index:
     def __init__(self, settings: Settings) -> None:
         log_as_serve()
         self._settings = settings
-        self._model: ModelIdentity = read_identity(
-            settings.embedding_model, find_model(settings.embedding_model)
+        self._model: ModelIdentity = with_precision(
+            read_identity(settings.embedding_model, find_model(settings.embedding_model)),
+            settings.embedding_precision,
         )
         self._lock = FolderLock(settings.faiss_index_dir)
         self._segments: SegmentIndex | SalvagedIndex | None = None
@@ -239,5 +240,6 @@ class Index:
         if fingerprint != self._model.fingerprint:
             raise NotReady(
                 "encoder and index run different models at the moment; if this lasts, both "
-                "applications in the config file need the same embedding_model"
+                "applications in the config file need the same embedding_model and "
+                "embedding_precision"
             )

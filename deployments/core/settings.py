@@ -52,7 +52,8 @@ class Settings(BaseSettings):
 
     embedding_model: ModelName = "all-MiniLM-L6-v2"
     embedding_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    embedding_backend: Literal["auto", "torch", "onnx"] = "auto"
+    embedding_backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    embedding_precision: Literal["float32", "int8"] = "float32"
     faiss_index_dir: Folder = Field(default=Path("data/processed/faiss"))
     faiss_index_type: IndexType = IndexType.AUTO
     faiss_index_type_transcript: IndexType | None = None
