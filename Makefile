@@ -7,10 +7,10 @@ DATA ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test unit lint format crash bench eval clear clean
+.PHONY: help install run test unit lint format crash bench bench-index eval clear clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -26,10 +26,11 @@ run: $(VENV)/.installed ## Serve on http://127.0.0.1:8004 with sample data; Ctrl
 	@$(BIN)/python -m deployments.local
 
 test: $(VENV)/.installed ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/eval
+	$(BIN)/python -m pytest tests/serve
 
 unit: $(VENV)/.installed ## Run the tests that need no cluster
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit
 
 lint: $(VENV)/.installed ## Check style and types
 	$(BIN)/ruff check .
@@ -42,6 +43,9 @@ format: $(VENV)/.installed ## Bring the code into the common style
 
 bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts, RESULTS=file.md to keep the tables
 	$(BIN)/python -m tests.bench $(if $(DATA),--data $(DATA)) $(if $(RESULTS),--markdown $(RESULTS))
+
+bench-index: $(VENV)/.installed ## Measure the types of index; DATA=folder for real texts
+	$(BIN)/python -m tests.bench.index_types $(if $(DATA),--data $(DATA))
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))

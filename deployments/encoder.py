@@ -53,13 +53,18 @@ class Encoder:
             settings.embedding_model,
             device=settings.embedding_device,
             backend=settings.embedding_backend,
+            precision=settings.embedding_precision,
             threads=settings.embeddings_encoder_threads,
             cache_dir=settings.embeddings_cache_dir,
         )
         encoder.encode(encoder.tokenize(["warm-up"], "query"))
         self._fingerprint = encoder.identity.fingerprint
         logger.info(
-            "Encoding with %s by %s on %s", encoder.identity.name, encoder.backend, encoder.device
+            "Encoding with %s in %s by %s on %s",
+            encoder.identity.name,
+            settings.embedding_precision,
+            encoder.backend,
+            encoder.device,
         )
         self._batcher = TokenBatcher(
             encoder,
@@ -68,8 +73,8 @@ class Encoder:
             max_queued_tokens=settings.embeddings_queued_tokens,
         )
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
-        metrics, batcher = EncoderMetrics(), self._batcher
-        self._publisher = Publisher(lambda: metrics.publish(batcher.stats()))
+        metrics, batcher, queries = EncoderMetrics(), self._batcher, self._queries
+        self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
         self._searches: Coalescer[_Group, list[Json]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,

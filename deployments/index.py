@@ -14,7 +14,8 @@ from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreD
 from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
-from deployments.core.model_identity import read_identity
+from deployments.core.index_policy import IndexPolicy
+from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
 from deployments.core.results import Json, results_json
 from deployments.core.salvaged_index import SalvagedIndex
@@ -52,8 +53,9 @@ class Index:
     def __init__(self, settings: Settings) -> None:
         log_as_serve()
         self._settings = settings
-        self._model: ModelIdentity = read_identity(
-            settings.embedding_model, find_model(settings.embedding_model)
+        self._model: ModelIdentity = with_precision(
+            read_identity(settings.embedding_model, find_model(settings.embedding_model)),
+            settings.embedding_precision,
         )
         self._lock = FolderLock(settings.faiss_index_dir)
         self._segments: SegmentIndex | SalvagedIndex | None = None
@@ -138,9 +140,8 @@ class Index:
 
     def _open(self) -> None:
         started = monotonic()
-        kind = SalvagedIndex if self._settings.embeddings_salvage else SegmentIndex
         try:
-            segments = kind.open(self._settings.faiss_index_dir, self._model, self._lock)
+            segments = self._open_folder()
         except ServiceError:
             self._lock.release()
             raise
@@ -157,6 +158,13 @@ class Index:
             sum(stats.vectors.values()),
             monotonic() - started,
         )
+
+    def _open_folder(self) -> SegmentIndex | SalvagedIndex:
+        settings = self._settings
+        if settings.embeddings_salvage:
+            return SalvagedIndex.open(settings.faiss_index_dir, self._model, self._lock)
+        policy = IndexPolicy(settings.index_types())
+        return SegmentIndex.open(settings.faiss_index_dir, self._model, self._lock, policy=policy)
 
     def _wait_for_lock(self) -> None:
         logged = -LOCK_LOG_S
@@ -232,5 +240,6 @@ class Index:
         if fingerprint != self._model.fingerprint:
             raise NotReady(
                 "encoder and index run different models at the moment; if this lasts, both "
-                "applications in the config file need the same embedding_model"
+                "applications in the config file need the same embedding_model and "
+                "embedding_precision"
             )

@@ -29,6 +29,7 @@ from deployments.core.schemas import (
     EmbedRequest,
     EmbedResponse,
     HealthResponse,
+    IndexStatus,
     LiveResponse,
     Problem,
     SearchRequest,
@@ -88,6 +89,9 @@ TopK = Annotated[fields.TopK, Query(description="How many results at most.")]
 MinSimilarity = Annotated[
     fields.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
 ]
+Exact = Annotated[
+    bool, Query(description="Compare with every vector, whatever the type of the index.")
+]
 Mode = Annotated[SearchMode, Query(description="Rank by meaning, by words (BM25), or by both.")]
 Explain = Annotated[bool, Query(description="Say why each result is where it is.")]
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
@@ -113,6 +117,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             request.embedding_type,
             request.top_k,
             request.min_similarity,
+            request.exact,
             mode,
             "" if mode == SearchMode.SEMANTIC else query,
             request.explain,
@@ -187,6 +192,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             query: Question,
             top_k: TopK = 10,
             min_similarity: MinSimilarity = 0.0,
+            exact: Exact = False,
             mode: Mode = SearchMode.SEMANTIC,
             explain: Explain = False,
         ) -> Response:
@@ -197,6 +203,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
                     embedding_type=embedding_type,
                     top_k=top_k,
                     min_similarity=min_similarity,
+                    exact=exact,
                     mode=mode,
                     explain=explain,
                 )
@@ -217,6 +224,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         top_k: TopK = 10,
         embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT,
         min_similarity: MinSimilarity = 0.0,
+        exact: Exact = False,
         mode: Mode = SearchMode.SEMANTIC,
         explain: Explain = False,
     ) -> Response:
@@ -227,6 +235,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
                 embedding_type=embedding_type,
                 top_k=top_k,
                 min_similarity=min_similarity,
+                exact=exact,
                 mode=mode,
                 explain=explain,
             )
@@ -299,6 +308,9 @@ def _stats_response(stats: IndexStats) -> StatsResponse:
         clip_vectors=stats.vectors[EmbeddingType.CLIP],
         total_vectors=sum(stats.vectors.values()),
         salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
+        indices={
+            kind: IndexStatus.model_validate(asdict(state)) for kind, state in stats.indices.items()
+        },
     )
 
 

@@ -14,6 +14,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from deployments.core.batcher import BatcherStats
 from deployments.core.index_condition import IndexCondition
+from deployments.core.query_cache import CacheStats
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +64,17 @@ class Total:
 
 
 class EncoderMetrics:
-    """What an Encoder's batcher has waiting and has done."""
+    """What an Encoder's batcher has waiting and has done, and what its cache spared it."""
 
     def __init__(self) -> None:
         self._queued = Gauge(
             "embeddings_encoder_queued_tokens", "Tokens that wait to be encoded.", ("priority",)
+        )
+        self._cache_hits = Total(
+            "embeddings_query_cache_hits_total", "Queries whose vector was in the cache."
+        )
+        self._cache_misses = Total(
+            "embeddings_query_cache_misses_total", "Queries that had to be encoded."
         )
         totals = {
             "batches": "Micro-batches that were encoded.",
@@ -86,8 +93,10 @@ class EncoderMetrics:
             for name, description in totals.items()
         }
 
-    def publish(self, stats: BatcherStats) -> None:
-        """Publish what a batcher counted."""
+    def publish(self, stats: BatcherStats, cache: CacheStats) -> None:
+        """Publish what a batcher and the cache before it counted."""
+        self._cache_hits.follow(cache.hits)
+        self._cache_misses.follow(cache.misses)
         self._queued.set(stats.queued_query_tokens, tags={"priority": "query"})
         self._queued.set(stats.queued_bulk_tokens, tags={"priority": "bulk"})
         for name, total in self._totals.items():

@@ -50,12 +50,19 @@ def import_legacy(
     model that made them. Where the old files lie in the new index folder, they end up in its
     subfolder `legacy`.
     """
+    from deployments.core.errors import SettingsError
     from deployments.core.legacy_import import import_legacy as import_folder
     from deployments.core.model_identity import read_identity
     from deployments.core.model_source import find_model
     from deployments.core.settings import Settings
 
     settings = Settings.load()
+    if settings.embedding_precision != "float32":
+        raise SettingsError(
+            f"EMBEDDING_PRECISION is {settings.embedding_precision}, but the old service's vectors "
+            "are float32 and can't be compared with others; import them with "
+            "EMBEDDING_PRECISION=float32"
+        )
     folder = absolute(into) if into else settings.faiss_index_dir
     source = absolute(directory) if directory else settings.faiss_index_dir
     model = read_identity(settings.embedding_model, find_model(settings.embedding_model))

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.core import checkpoint, store_check
+from deployments.core import checkpoint, main_part_files, store_check
 from deployments.core.checkpoint import Unusable
 from deployments.core.durable_files import Disk
 from deployments.core.errors import FolderLocked, InvalidInput, StoreDamaged
@@ -91,10 +91,11 @@ def copy_index(source: Path, target: Path, disk: Disk) -> Copied:
     """
     left_out = []
     # Before the store: checkpoints of its past only need what came since, none may be newer.
+    # Main parts are copied as they are: a start looks whether they fit, as at any time.
     for kind in EmbeddingType:
-        path = checkpoint.path_of(source, kind)
-        with translated(f"Cannot copy {path}"), suppress(FileNotFoundError):
-            copy_file(path, target / path.name, disk)
+        for path in (checkpoint.path_of(source, kind), main_part_files.path_of(source, kind)):
+            with translated(f"Cannot copy {path}"), suppress(FileNotFoundError):
+                copy_file(path, target / path.name, disk)
     read_folder(source, lambda view: _copy_store(view, target / FILE_NAME))
     copied = read_folder(target, _examine)
     for kind in EmbeddingType:

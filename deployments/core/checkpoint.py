@@ -93,10 +93,18 @@ def write(
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(stamp.dimension))
     for sequences, vectors in blocks:
         index.add_with_ids(vectors, sequences)
+    write_index(path, stamp, index, disk)
+
+
+def write_index(path: Path, stamp: Stamp, index: Any, disk: Disk) -> None:
+    """Replace a file by a Faiss index, stamped. Raises OSError; the old file is then still there.
+
+    What raises in `disk` ends the writing, whatever it is.
+    """
 
     def produce(sink: Sink) -> None:
         digest = hashlib.sha256()
-        failures: list[OSError] = []
+        failures: list[BaseException] = []
 
         def write_block(data: bytes) -> int:
             # An exception can't pass through Faiss; it must not go on writing after one either.
@@ -104,7 +112,7 @@ def write(
                 try:
                     digest.update(data)
                     sink(data)
-                except OSError as error:
+                except BaseException as error:
                     failures.append(error)
             return len(data)
 
@@ -132,10 +140,24 @@ def has_trailer(path: Path, disk: Disk) -> bool:
 
 
 def load(path: Path, expected: Stamp, disk: Disk) -> Checkpoint | Unusable:
-    """Read a checkpoint that fits the store; its bytes are checked before Faiss sees them.
+    """Read a checkpoint that fits the store, as load_index does."""
+    loaded = load_index(path, expected, disk)
+    if isinstance(loaded, Unusable):
+        return loaded
+    stamp, index = loaded
+    flat: Any = faiss.downcast_index(index.index)
+    if not isinstance(flat, faiss.IndexFlat):
+        return Unusable(Flaw.CONTENT, f"{path.name} holds an {type(flat).__name__}")
+    sequences = faiss.vector_to_array(index.id_map)
+    vectors = faiss.rev_swig_ptr(flat.get_xb(), stamp.rows * stamp.dimension)
+    return Checkpoint(stamp, sequences, vectors.reshape(stamp.rows, stamp.dimension), index)
+
+
+def load_index(path: Path, expected: Stamp, disk: Disk) -> tuple[Stamp, Any] | Unusable:
+    """Read a stamped IndexIDMap2 that fits the store; its bytes are checked before Faiss sees them.
 
     `expected` says type, model and store; `commit_id` and `last_seq` are the store's present
-    ones, which the checkpoint's must not exceed; `rows` doesn't count.
+    ones, which the file's must not exceed; `rows` doesn't count.
     """
     try:
         with disk.reading(path) as file:
@@ -146,7 +168,7 @@ def load(path: Path, expected: Stamp, disk: Disk) -> Checkpoint | Unusable:
         return Unusable(Flaw.UNREADABLE, f"{path.name} can't be read: {error}")
 
 
-def _load(path: Path, file: Reader, expected: Stamp) -> Checkpoint | Unusable:
+def _load(path: Path, file: Reader, expected: Stamp) -> tuple[Stamp, Any] | Unusable:
     def unusable(flaw: Flaw, reason: str) -> Unusable:
         return Unusable(flaw, f"{path.name} {reason}")
 
@@ -202,7 +224,7 @@ def _read_trailer(file: Reader) -> tuple[dict[str, Any], int] | None:
 
 def _parse(
     file: Reader, stamp: Stamp, unusable: Callable[[Flaw, str], Unusable]
-) -> Checkpoint | Unusable:
+) -> tuple[Stamp, Any] | Unusable:
     reader = faiss.PyCallbackIOReader(file.read, _IO_BLOCK_BYTES)  # type: ignore[attr-defined]
     try:
         index = faiss.read_index(reader)
@@ -210,9 +232,6 @@ def _parse(
         return unusable(Flaw.CONTENT, f"can't be read by Faiss: {error}")
     if not isinstance(index, faiss.IndexIDMap2):
         return unusable(Flaw.CONTENT, f"holds an {type(index).__name__}")
-    sequences = faiss.vector_to_array(index.id_map)
-    flat: Any = faiss.downcast_index(index.index)
-    if (index.ntotal, index.d, len(sequences)) != (stamp.rows, stamp.dimension, stamp.rows):
+    if (index.ntotal, index.d, index.id_map.size()) != (stamp.rows, stamp.dimension, stamp.rows):
         return unusable(Flaw.CONTENT, f"holds {index.ntotal} rows, its stamp says {stamp.rows}")
-    vectors = faiss.rev_swig_ptr(flat.get_xb(), stamp.rows * stamp.dimension)
-    return Checkpoint(stamp, sequences, vectors.reshape(stamp.rows, stamp.dimension), index)
+    return stamp, index

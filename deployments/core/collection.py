@@ -4,17 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from deployments.core.exact_search import Rows, Scores, best_rows
+from deployments.core.main_part import MainPart, Sequences
 from deployments.core.segments import Vectors
+from deployments.core.two_part_search import best_rows_of_two_parts
 
 _FIRST_CAPACITY = 1024
 _COMPACT_SHARE = 0.1
 _COMPACT_ROWS = 1000
 _BLOCK_ROWS = 16384
-
-Sequences = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +21,36 @@ class Snapshot:
     """The rows at one moment. Nothing that it refers to changes any more.
 
     `vectors` is (n, dimension) float32, `sequences` (n,) int64 ascending, `dead` the positions of
-    deleted rows among them, int64 ascending.
+    deleted rows among them, int64 ascending. `main`, if there is one, makes searching faster and
+    changes no score.
     """
 
     vectors: Vectors
     sequences: Sequences
     dead: Rows
+    main: MainPart | None = None
 
     def __len__(self) -> int:
         """How many rows are not deleted."""
         return len(self.sequences) - len(self.dead)
 
-    def search(self, queries: Vectors, count: int) -> list[tuple[Scores, Sequences]]:
-        """For each query the `count` rows with the highest cosine, exactly, best first.
+    def search(
+        self, queries: Vectors, count: int, exact: bool = False
+    ) -> list[tuple[Scores, Sequences]]:
+        """For each query the `count` rows with the highest cosine, best first.
 
         `queries` is (q, dimension) float32 of unit length. Returns cosines (float64, -1…1) and
-        sequence numbers (int64); equal cosines are ordered by sequence number. The result is the
-        same for any batch of queries, and for any history that led to these rows.
+        sequence numbers (int64); equal cosines are ordered by sequence number. With `exact`, or
+        without a main part, the result is the same for any batch of queries, and for any history
+        that led to these rows; else some of the best rows may be missing and the next best be in
+        their places.
         """
-        found = best_rows(self.vectors, self.dead, queries, count)
+        if self.main is None or exact:
+            found = best_rows(self.vectors, self.dead, queries, count)
+        else:
+            found = best_rows_of_two_parts(
+                self.vectors, self.sequences, self.dead, self.main, queries, count
+            )
         return [(cosines, self.sequences[rows]) for cosines, rows in found]
 
     def live_among(self, sequences: Sequences) -> Sequences:
@@ -67,13 +77,16 @@ class Snapshot:
     def blocks(self) -> Iterator[tuple[Sequences, Vectors]]:
         """The rows that are not deleted, some at a time."""
         for start in range(0, len(self.sequences), _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, len(self.sequences))
-            first, last = np.searchsorted(self.dead, [start, stop])
-            here = self.dead[first:last] - start
-            yield (
-                np.delete(self.sequences[start:stop], here),
-                np.delete(self.vectors[start:stop], here, axis=0),
-            )
+            yield self.live(start, start + _BLOCK_ROWS)
+
+    def live(self, start: int, stop: int) -> tuple[Sequences, Vectors]:
+        """The rows at positions from `start` to before `stop` that are not deleted, copied."""
+        first, last = np.searchsorted(self.dead, [start, stop])
+        here = self.dead[first:last] - start
+        return (
+            np.delete(self.sequences[start:stop], here),
+            np.delete(self.vectors[start:stop], here, axis=0),
+        )
 
 
 class Collection:
@@ -89,7 +102,14 @@ class Collection:
         self._sequences: Sequences = np.empty(0, np.int64)
         self._rows = 0
         self._dead: Rows = np.empty(0, np.int64)
+        self._main: MainPart | None = None
         self.snapshot = self._take_snapshot()
+
+    def adopt(self, main: MainPart | None) -> Snapshot:
+        """Search with another main part, or without one; its rows must be of this collection."""
+        self._main = main
+        self.snapshot = self._take_snapshot()
+        return self.snapshot
 
     def reserve(self, rows: int) -> None:
         """Make room for `rows` rows in all, so that adding them copies nothing."""
@@ -154,4 +174,6 @@ class Collection:
             self._rows = rows
 
     def _take_snapshot(self) -> Snapshot:
-        return Snapshot(self._vectors[: self._rows], self._sequences[: self._rows], self._dead)
+        return Snapshot(
+            self._vectors[: self._rows], self._sequences[: self._rows], self._dead, self._main
+        )

@@ -5,6 +5,8 @@ many. Each product is within a known bound of the true one, so all rows that cou
 best k are kept, and these are scored again in float64, each row by itself.
 """
 
+from collections.abc import Iterator
+
 import faiss
 import numpy as np
 import numpy.typing as npt
@@ -42,19 +44,56 @@ def best_rows(
     `dead` don't count. Equal cosines are ordered by row. Returns cosines, float64, -1…1, and rows,
     int64; fewer than `count` where there are fewer rows.
     """
-    rows = len(vectors)
-    count = min(count, rows - len(dead))
+    count = min(count, len(vectors) - len(dead))
     if count <= 0:
         return [(np.empty(0), np.empty(0, np.int64)) for _ in queries]
-    at_once = max(1, _SCORES_BYTES // (4 * rows))
-    found = []
+    return [
+        best_of(vectors, None, scores, query, count)
+        for query, scores in zip(queries, scored(vectors, dead, queries), strict=True)
+    ]
+
+
+def scored(vectors: Vectors, dead: Rows, queries: Vectors) -> Iterator[npt.NDArray[np.float32]]:
+    """For each query its float32 products with all rows, below every cosine for those in `dead`.
+
+    As many queries at once as fit into a bounded amount of memory.
+    """
+    at_once = max(1, _SCORES_BYTES // (4 * max(1, len(vectors))))
     for start in range(0, len(queries), at_once):
-        part = queries[start : start + at_once]
-        for query, scores in zip(part, _products(vectors, part), strict=True):
+        for scores in _products(vectors, queries[start : start + at_once]):
             scores[dead] = _DEAD
-            candidates = _candidates(scores, count, 2 * error_bound(vectors.shape[1]))
-            found.append(_ranked(vectors, candidates, query, count))
-    return found
+            yield scores
+
+
+def products_of(vectors: Vectors, rows: Rows, query: Vectors) -> npt.NDArray[np.float32]:
+    """The float32 products of some rows and one query."""
+    scores = np.empty(len(rows), np.float32)
+    faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]
+        faiss.swig_ptr(scores),
+        faiss.swig_ptr(query),
+        faiss.swig_ptr(vectors),
+        faiss.swig_ptr(rows),
+        vectors.shape[1],
+        1,
+        len(rows),
+    )
+    return scores
+
+
+def best_of(
+    vectors: Vectors,
+    rows: Rows | None,
+    scores: npt.NDArray[np.float32],
+    query: Vectors,
+    count: int,
+) -> tuple[Scores, Rows]:
+    """The `count` best of the rows, ascending, that have these float32 products with a query.
+
+    `rows` None stands for all rows. At least `count` of the scores must be of rows that aren't
+    dead. Returns as best_rows.
+    """
+    places = _candidates(scores, count, 2 * error_bound(vectors.shape[1]))
+    return _ranked(vectors, places if rows is None else rows[places], query, count)
 
 
 def _products(vectors: Vectors, queries: Vectors) -> npt.NDArray[np.float32]:

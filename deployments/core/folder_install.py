@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deployments.core import checkpoint, commit_mark
+from deployments.core import checkpoint, commit_mark, main_part_files
 from deployments.core.durable_files import Disk, Sink
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import translated
@@ -36,6 +36,7 @@ def index_files(folder: Path) -> list[Path]:
         FILE_NAME,
         *_BESIDE_STORE,
         *(checkpoint.path_of(folder, kind).name for kind in EmbeddingType),
+        *(main_part_files.path_of(folder, kind).name for kind in EmbeddingType),
         *(pickle_of(folder, kind).name for kind in EmbeddingType),
     ]
     return [folder / name for name in names if (folder / name).exists()]
@@ -132,14 +133,16 @@ def put_in_place(incoming: Path, folder: Path, disk: Disk) -> None:
             old = checkpoint.path_of(folder, kind)
             if old.exists() and checkpoint.has_trailer(old, disk):
                 old.unlink()
+            main_part_files.path_of(folder, kind).unlink(missing_ok=True)
         disk.sync_folder(folder)
         disk.replace(incoming / FILE_NAME, store)
         disk.sync_folder(folder)
         for kind in EmbeddingType:
-            new, old = checkpoint.path_of(incoming, kind), checkpoint.path_of(folder, kind)
-            if new.exists():
-                disk.replace(new, old)
-            else:
-                old.unlink(missing_ok=True)
+            for path_of in (checkpoint.path_of, main_part_files.path_of):
+                new, old = path_of(incoming, kind), path_of(folder, kind)
+                if new.exists():
+                    disk.replace(new, old)
+                else:
+                    old.unlink(missing_ok=True)
             pickle_of(folder, kind).unlink(missing_ok=True)
         disk.sync_folder(folder)

@@ -58,10 +58,16 @@ def find_hits(
         if words:
             texts = [searches[i].text for i in words]
             worded = dict(zip(words, keyword_search(kind, snapshot, texts), strict=True))
-        meant = [i for i in positions if searches[i].mode != SearchMode.KEYWORD]
-        if meant:
+        for exact in (False, True):
+            meant = [
+                i
+                for i in positions
+                if searches[i].exact == exact and searches[i].mode != SearchMode.KEYWORD
+            ]
+            if not meant:
+                continue
             most = max(nearest_needed(searches[i]) for i in meant)
-            nearest = snapshot.search(np.ascontiguousarray(queries[meant]), most)
+            nearest = snapshot.search(np.ascontiguousarray(queries[meant]), most, exact)
             for i, (cosines, sequences) in zip(meant, nearest, strict=True):
                 best = slice(nearest_needed(searches[i]))
                 if i in worded:

@@ -10,8 +10,9 @@ import numpy as np
 from deployments.core import bm25, keyword_sql
 from deployments.core.analyzer import terms
 from deployments.core.bm25 import Postings, Rows, Rowset, Scores
-from deployments.core.collection import Sequences, Snapshot
+from deployments.core.collection import Snapshot
 from deployments.core.errors import StoreDamaged
+from deployments.core.main_part import Sequences
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_sql import StoreReader

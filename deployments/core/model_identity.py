@@ -3,15 +3,20 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deployments.core.errors import ModelCorrupt, ModelNotFound
 from deployments.core.model_source import file_sha256
 from deployments.core.segments import ModelIdentity
+from deployments.core.text_encoder import Precision
 
 FINGERPRINT_VERSION = 1
 """Part of every fingerprint. Raising it makes all stores ask for a new model: don't, lightly."""
+
+INT8_VERSION = 1
+"""Part of the fingerprints of int8 vectors. To be raised when onnx_quantize makes other ones."""
 
 _TRANSFORMER_CONFIGS = (
     "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
@@ -58,6 +63,14 @@ def read_identity(name: str, folder: Path) -> ModelIdentity:
     fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
     dimension = _dimension(parts) or _loaded_dimension(folder)
     return ModelIdentity(name=name, fingerprint=fingerprint, dimension=dimension)
+
+
+def with_precision(identity: ModelIdentity, precision: Precision) -> ModelIdentity:
+    """The identity of a model that computes so: int8 vectors have a fingerprint of their own."""
+    if precision == "float32":
+        return identity
+    parts = f"{identity.fingerprint} {precision} {INT8_VERSION}"
+    return replace(identity, fingerprint=hashlib.sha256(parts.encode()).hexdigest())
 
 
 def read_max_tokens(folder: Path) -> int | None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +46,8 @@ class OnnxModel:
     probe_vector: list[float]
     """What torch made of `probe_text` as a document."""
     sha256: dict[str, str]
+    min_cosine: float | None = None
+    """Of an 8-bit export: the smallest cosine to float32 that its sample_sentences had."""
 
     def write(self, folder: Path) -> None:
         """Write encoder.json."""
@@ -73,6 +75,19 @@ def cached_export(folder: Path, identity: ModelIdentity, cache_dir: Path) -> Pat
 
     Raises ModelError if the model can't be exported or its export isn't close enough to torch.
     """
+    return _cached(identity, cache_dir, lambda made: _run_exporter(folder, identity, made))
+
+
+def cached_int8(export: Path, identity: ModelIdentity, cache_dir: Path) -> Path:
+    """The folder of the 8-bit version of an export, made as `cached_export` makes that.
+
+    `identity` is that of the 8-bit model. What was made may be too inexact to use: see
+    `OnnxModel.min_cosine`.
+    """
+    return _cached(identity, cache_dir, lambda made: _run_quantizer(export, identity, made))
+
+
+def _cached(identity: ModelIdentity, cache_dir: Path, make: Callable[[Path], None]) -> Path:
     export = cache_dir / "onnx" / f"{identity.fingerprint}-v{FORMAT_VERSION}"
     # Without the lock first: a finished export may lie on a read-only disk, as in an image.
     if _is_intact(export):
@@ -81,7 +96,7 @@ def cached_export(folder: Path, identity: ModelIdentity, cache_dir: Path) -> Pat
         export.parent.mkdir(parents=True, exist_ok=True)
         with _locked(export.with_suffix(".lock")):
             if not _is_intact(export):
-                _make(folder, identity, export)
+                _make(identity, export, make)
     except OSError as error:
         raise ModelError(f"exports can't be kept in {export.parent}: {error}") from error
     return export
@@ -98,7 +113,7 @@ def _is_intact(export: Path) -> bool:
     return True
 
 
-def _make(folder: Path, identity: ModelIdentity, export: Path) -> None:
+def _make(identity: ModelIdentity, export: Path, make: Callable[[Path], None]) -> None:
     """Export beside the final place and rename. The lock is held: nobody else writes here."""
     logger.info("Exporting %s to ONNX, once, to %s", identity.name, export)
     partial = export.with_suffix(".partial")
@@ -107,7 +122,7 @@ def _make(folder: Path, identity: ModelIdentity, export: Path) -> None:
             if stale.exists():
                 shutil.rmtree(stale)
         partial.mkdir()
-        _run_exporter(folder, identity, partial)
+        make(partial)
         OnnxModel.read(partial)
         _sync(partial)
         partial.rename(export)
@@ -117,12 +132,19 @@ def _make(folder: Path, identity: ModelIdentity, export: Path) -> None:
 
 
 def _run_exporter(folder: Path, identity: ModelIdentity, made: Path) -> None:
+    _run("deployments.core.onnx_export", folder, identity, made)
+
+
+def _run_quantizer(export: Path, identity: ModelIdentity, made: Path) -> None:
+    _run("deployments.core.onnx_quantize", export, identity, made)
+
+
+def _run(program: str, source: Path, identity: ModelIdentity, made: Path) -> None:
     # The child finds `deployments` where this process did, which may be Ray's working_dir.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "deployments.core.onnx_export"]
-    command += [str(folder), identity.fingerprint, str(made)]
+    command = [sys.executable, "-m", program, str(source), identity.fingerprint, str(made)]
     try:
         child = subprocess.run(
             command,

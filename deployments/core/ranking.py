@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.core.collection import Sequences, Snapshot
+from deployments.core.collection import Snapshot
 from deployments.core.exact_search import Scores, cosines_of
 from deployments.core.fusion import DEPTH, fuse
 from deployments.core.keyword_index import KeywordScores
+from deployments.core.main_part import Sequences
 from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
 
 

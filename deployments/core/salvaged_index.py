@@ -29,7 +29,9 @@ from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     Hit,
+    IndexState,
     IndexStats,
+    IndexType,
     ModelIdentity,
     Search,
     Upsert,
@@ -133,11 +135,25 @@ class SalvagedIndex:
     def stats(self) -> IndexStats:
         """Model, intact rows by type, and what is lost."""
         last = [int(each.sequences[-1]) for each in self._snapshots.values() if len(each)]
+        vectors = {kind: len(snapshot) for kind, snapshot in self._snapshots.items()}
         return IndexStats(
             self.model,
-            {kind: len(snapshot) for kind, snapshot in self._snapshots.items()},
+            vectors,
             max(last, default=0),
             salvage=self._salvage,
+            indices={
+                kind: IndexState(
+                    configured=IndexType.FLAT,
+                    type=IndexType.FLAT,
+                    rows=rows,
+                    deleted_rows=0,
+                    main_rows=0,
+                    building=False,
+                    build_progress=None,
+                    recall_at_10=None,
+                )
+                for kind, rows in vectors.items()
+            },
         )
 
     def condition(self) -> IndexCondition:

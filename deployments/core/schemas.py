@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.core.fields import Name, Seconds, Similarity, Text, TopK, refuse, storable_json
-from deployments.core.segments import EmbeddingType, SearchMode, Segment, Upsert
+from deployments.core.segments import EmbeddingType, IndexType, SearchMode, Segment, Upsert
 
 
 class SegmentIn(BaseModel):
@@ -171,6 +171,11 @@ class SearchRequest(BaseModel):
     min_similarity: Similarity = Field(
         default=0.0, description="Leave out results below this similarity, 0 to 1."
     )
+    exact: bool = Field(
+        default=False,
+        description="Compare with every vector, whatever the type of the index: slower, and the "
+        "true best.",
+    )
     mode: SearchMode = Field(
         default=SearchMode.SEMANTIC, description="Rank by meaning, by words (BM25), or by both."
     )
@@ -290,9 +295,28 @@ class Stats(BaseModel):
     )
 
 
+class IndexStatus(BaseModel):
+    """How one index is searched at the moment."""
+
+    configured: IndexType = Field(description="What the settings ask for.")
+    type: IndexType = Field(
+        description="What answers: flat until the first main part of another type is built."
+    )
+    rows: int
+    deleted_rows: int = Field(description="Deleted rows that still take up memory.")
+    main_rows: int = Field(description="Rows of the main part; later ones are scanned.")
+    building: bool
+    build_progress: float | None = Field(description="0 to 1 while a main part is built.")
+    recall_at_10: float | None = Field(
+        description="Share of the true best ten that is found, for a sample of the index' own "
+        "vectors; null if that wasn't measured."
+    )
+
+
 class StatsResponse(Stats):
     """Stats at a time."""
 
+    indices: dict[EmbeddingType, IndexStatus] = Field(default_factory=dict)
     timestamp: Timestamp = Field(default_factory=now)
 
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -11,20 +12,24 @@ from types import TracebackType
 
 import numpy as np
 
-from deployments.core import background_check, folder_check, recovery, segment_writes, store_check
+from deployments.core import background_check, folder_check, recovery, store_check
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
 from deployments.core.damage import DamageRecord, noting_damage
 from deployments.core.durable_files import Disk, remove_temporary_files
-from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreError
+from deployments.core.errors import NotReady, ServiceError, StoreError
 from deployments.core.folder_lock import FolderLock
 from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
 from deployments.core.index_condition import IndexCondition
+from deployments.core.index_policy import IndexPolicy
 from deployments.core.keyword_index import KeywordIndexes, Overtaken
+from deployments.core.main_part import MainPart
+from deployments.core.main_part_builds import MainPartBuilds
+from deployments.core.operations import Operation, Outcome, carry_out
 from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
-from deployments.core.segment_writes import Change, Changes
+from deployments.core.segment_writes import Changes
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -33,18 +38,12 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     Search,
-    Upsert,
-    UpsertResult,
     Vectors,
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store import Store
-from deployments.core.store_sql import StoreWriter
 
 logger = logging.getLogger(__name__)
-
-Operation = Upsert | DeleteMedia
-Outcome = UpsertResult | int | ServiceError
 
 _PUBLISH_TIMEOUT_S = 5.0
 
@@ -57,7 +56,13 @@ class SegmentIndex:
     """
 
     def __init__(
-        self, folder: Path, model: ModelIdentity, lock: FolderLock, store: Store, disk: Disk
+        self,
+        folder: Path,
+        model: ModelIdentity,
+        lock: FolderLock,
+        store: Store,
+        disk: Disk,
+        policy: IndexPolicy,
     ) -> None:
         """Take over a held lock and an open store; use `open` instead."""
         self.folder = folder
@@ -70,6 +75,15 @@ class SegmentIndex:
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
         self._keywords = KeywordIndexes()
+        self._builds = MainPartBuilds(
+            folder,
+            model,
+            store.store_id,
+            policy,
+            lambda: self._published.current,
+            self._adopt,
+            disk,
+        )
         self._rebuilt: dict[EmbeddingType, str] = {}
         self.damage = DamageRecord()
         self._recovery_s = 0.0
@@ -83,8 +97,11 @@ class SegmentIndex:
         model: ModelIdentity,
         lock: FolderLock | None = None,
         disk: Disk | None = None,
+        policy: IndexPolicy | None = None,
     ) -> "SegmentIndex":
         """Open a folder's index, or start an empty one in a new folder.
+
+        Without a `policy` every search scans, and nothing is built in the background.
 
         `lock` may be held already or not; the index releases it when closed, or when
         it can't be opened. Raises FolderLocked
@@ -101,8 +118,9 @@ class SegmentIndex:
             folder_check.warn_of_network_file_system(folder)
             store = Store.open(folder, dict.fromkeys(EmbeddingType, model), disk)
             opened.callback(store.close)
-            index = cls(folder, model, held, store, disk)
+            index = cls(folder, model, held, store, disk, policy or IndexPolicy())
             opened.callback(index._mark.close)
+            opened.callback(index._builds.close)
             index._recover()
             with translated(f"Cannot tidy {folder}"):
                 remove_temporary_files(folder)
@@ -115,12 +133,24 @@ class SegmentIndex:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
             self._mark.require(commit_id)
             self._rebuilt = self._checkpoints.recover(reader, self._collections)
+        self._builds.load(self._collections, commit_id, last_sequence)
         self._publish(commit_id, last_sequence)
 
     def _publish(self, commit_id: int, last_sequence: int) -> None:
         snapshots = {kind: each.snapshot for kind, each in self._collections.items()}
         self._published.publish(State(commit_id, last_sequence, snapshots))
         self._mark.record(commit_id)
+        self._builds.notice()
+
+    def _adopt(self, kind: EmbeddingType, main: MainPart | None) -> None:
+        with self._writing:
+            self._collections[kind].adopt(main)
+            # Into the published state and not from the collection: after a failed commit that
+            # may be of another moment.
+            state = self._published.current
+            snapshot = replace(state.snapshots[kind], main=main)
+            snapshots = {**state.snapshots, kind: snapshot}
+            self._published.publish(replace(state, snapshots=snapshots))
 
     def _require_open(self) -> None:
         if self._closed:
@@ -145,7 +175,7 @@ class SegmentIndex:
             try:
                 with self._store.transaction() as writer:
                     for operation in operations:
-                        outcomes.append(self._carry_out(writer, operation, changes))
+                        outcomes.append(carry_out(writer, operation, self.model.dimension, changes))
                     changed = writer.changed
                     commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
                 if changed:
@@ -171,31 +201,6 @@ class SegmentIndex:
         for kind, rows in differing.items():
             self._checkpoints.schedule.changed(kind, rows)
         self._behind = False
-
-    def _carry_out(self, writer: StoreWriter, operation: Operation, changes: Changes) -> Outcome:
-        outcome: Outcome
-        try:
-            with writer.savepoint():
-                if isinstance(operation, Upsert):
-                    prepared = segment_writes.prepare(operation, self.model.dimension)
-                    outcome, change = segment_writes.upsert(writer, prepared)
-                    made = {prepared.embedding_type: change}
-                else:
-                    outcome, made = segment_writes.delete_media(writer, operation)
-        except StoreDamaged:
-            raise
-        except ServiceError as error:
-            if not writer.intact:
-                raise
-            return error
-        except Exception as error:
-            if not writer.intact:
-                raise
-            logger.exception("An operation failed unexpectedly.")
-            return ServiceError(f"The operation failed: {type(error).__name__}: {error}")
-        for kind, change in made.items():
-            changes.setdefault(kind, Change()).merge(change)
-        return outcome
 
     def _take_in(self, changes: Changes, commit_id: int, last_sequence: int) -> None:
         changed_rows = {}
@@ -241,14 +246,15 @@ class SegmentIndex:
                         return find_hits(reader, state.snapshots, searches, queries, keywords)
 
     def stats(self) -> IndexStats:
-        """Model, rows by type, last sequence number, what was rebuilt, and what is damaged."""
+        """Model, rows by type, what was rebuilt, what is damaged, and how each type is searched."""
         state = self._published.current
         return IndexStats(
             self.model,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
-            self.damage.current,
+            damage=self.damage.current,
+            indices=self._builds.states(),
         )
 
     def condition(self) -> IndexCondition:
@@ -263,6 +269,10 @@ class SegmentIndex:
             dict(self._checkpoints.held),
             self.damage.current,
         )
+
+    def wait_for_builds(self, timeout_s: float) -> bool:
+        """Wait until nothing is built in the background; whether that came in time."""
+        return self._builds.wait(timeout_s)
 
     def checkpoint_due(self) -> bool:
         """Whether enough has changed, or been quiet for long enough, to write checkpoints."""
@@ -304,6 +314,7 @@ class SegmentIndex:
 
         A checkpoint that can't be written is only logged: the store has everything.
         """
+        self._builds.close()  # it may wait for the lock
         with self._writing:
             if self._closed:
                 return

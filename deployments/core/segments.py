@@ -32,6 +32,23 @@ class SearchMode(StrEnum):
     HYBRID = "hybrid"
 
 
+class IndexType(StrEnum):
+    """How a type's rows are searched; all but `flat` scan candidates and score those exactly."""
+
+    AUTO = "auto"
+    """`flat` as long as that is fast, then `pq`."""
+    FLAT = "flat"
+    """Scans every vector."""
+    HNSW = "hnsw"
+    """Walks a graph: the fastest search, the slowest build."""
+    IVF = "ivf"
+    """Scans the clusters that are nearest to the query."""
+    RABITQ = "rabitq"
+    """Scans one bit for each dimension: the smallest, and the quickest to build."""
+    PQ = "pq"
+    """Scans four bits for every three dimensions, by product quantisation."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
     """Which vectors can be compared: those whose fingerprint is equal.
@@ -103,12 +120,15 @@ class DeleteMedia:
 class Search:
     """What to look for in one index: the best `top_k` with a similarity of `min_similarity`.
 
+    With `exact`, every vector is scanned, whatever type the index is of.
+
     `text` is what keyword and hybrid search compare with the segments' words.
     """
 
     embedding_type: EmbeddingType
     top_k: int
     min_similarity: float = 0.0
+    exact: bool = False
     mode: SearchMode = SearchMode.SEMANTIC
     text: str = ""
     explain: bool = False
@@ -161,6 +181,27 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexState:
+    """How one type's rows are searched at the moment."""
+
+    configured: IndexType
+    """What the settings ask for."""
+    type: IndexType
+    """What answers: `flat` until the first main part of the configured type is built."""
+    rows: int
+    deleted_rows: int
+    """Rows that were deleted and still take up memory."""
+    main_rows: int
+    """Rows of the main part, deleted ones included; those that came later are scanned."""
+    building: bool
+    build_progress: float | None
+    """0…1 while a main part is built."""
+    recall_at_10: float | None
+    """Share of the true best ten found for a sample of the index' own vectors; None if that
+    wasn't measured for the present main part."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexStats:
     """State of the index: the model, rows by type, and the store's last sequence number."""
 
@@ -173,3 +214,5 @@ class IndexStats:
     """What is wrong with the store; writes are refused then."""
     salvage: Salvage | None = None
     """What is left, if a damaged store is only searched."""
+    indices: dict[EmbeddingType, IndexState] = field(default_factory=dict, compare=False)
+    """How each type is searched. Changes by itself, so it doesn't count when comparing."""

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.core.errors import SettingsError
+from deployments.core.segments import EmbeddingType, IndexType
 
 PREFIXES = ("EMBEDDING_", "EMBEDDINGS_", "FAISS_")
 """Environment variables that begin so are taken for settings of this service."""
@@ -51,8 +52,13 @@ class Settings(BaseSettings):
 
     embedding_model: ModelName = "all-MiniLM-L6-v2"
     embedding_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    embedding_backend: Literal["auto", "torch", "onnx"] = "auto"
+    embedding_backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    embedding_precision: Literal["float32", "int8"] = "float32"
     faiss_index_dir: Folder = Field(default=Path("data/processed/faiss"))
+    faiss_index_type: IndexType = IndexType.AUTO
+    faiss_index_type_transcript: IndexType | None = None
+    faiss_index_type_frame: IndexType | None = None
+    faiss_index_type_clip: IndexType | None = None
 
     embeddings_workers: int = Field(default=1, ge=1, le=1024)
     embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
@@ -70,6 +76,13 @@ class Settings(BaseSettings):
     embeddings_max_top_k: int = Field(default=1000, ge=1, le=100_000)
     embeddings_max_queued_searches: int = Field(default=1024, ge=1)
     embeddings_timeout_s: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
+
+    def index_types(self) -> dict[EmbeddingType, IndexType]:
+        """The type of each index: its own setting, else the common one."""
+        return {
+            kind: getattr(self, f"faiss_index_type_{kind.value}") or self.faiss_index_type
+            for kind in EmbeddingType
+        }
 
     @classmethod
     def load(cls, args: Mapping[str, Any] | None = None) -> Self:

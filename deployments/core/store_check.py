@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from deployments.core.errors import StoreDamaged
-from deployments.core.keyword_check import keyword_flaws
+from deployments.core.keyword_check import keyword_flaws, row_flaws
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import table_flaws
@@ -21,15 +21,14 @@ def problems(reader: StoreReader, dimension: int) -> list[str]:
     each segment has a vector and its keywords, and nothing else is there. A store of 100,000
     segments takes seconds.
     """
-    found = structure_problems(reader)
-    return _add(found, reader, partial(_rows, dimension=dimension))
+    rows = partial(_rows, dimension=dimension)
+    checks = (table_flaws, _structure, _segments_alone, _vectors_alone, keyword_flaws, rows)
+    return _found(reader, *checks)
 
 
 def structure_problems(reader: StoreReader) -> list[str]:
-    """As `problems`, apart from what is in the rows."""
-    found: list[str] = []
-    checks = (table_flaws, _structure, _segments_alone, _vectors_alone, keyword_flaws)
-    return _add(found, reader, *checks)
+    """As `problems`, of the tables and of SQLite's own structures alone, indices included."""
+    return _found(reader, table_flaws, _structure)
 
 
 def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[int]) -> list[str]:
@@ -45,13 +44,14 @@ def row_problems(reader: StoreReader, kind: EmbeddingType, sequences: Sequence[i
             *row_problems(reader, kind, sequences[:middle]),
             *row_problems(reader, kind, sequences[middle:]),
         ]
-    return []
+    return _found(reader, partial(row_flaws, sequences=sequences))
 
 
 _Check = Callable[[sqlite3.Connection], Iterable[str]]
 
 
-def _add(found: list[str], reader: StoreReader, *checks: _Check) -> list[str]:
+def _found(reader: StoreReader, *checks: _Check) -> list[str]:
+    found: list[str] = []
     for check in checks:
         # Where one can't be read to its end, what it found and the other checks still count.
         try:

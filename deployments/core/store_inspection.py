@@ -156,6 +156,6 @@ def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> N
                 f"dimensions, fingerprint {found.fingerprint[:12]}), but {model.name} "
                 f"({model.dimension} dimensions, fingerprint {model.fingerprint[:12]}) is "
                 "configured. Vectors of two models can't be compared: set "
-                f"EMBEDDING_MODEL={found.name}, or choose another FAISS_INDEX_DIR and send the "
-                "media items again."
+                f"EMBEDDING_MODEL={found.name} with the EMBEDDING_PRECISION that made them, or "
+                "choose another FAISS_INDEX_DIR and send the media items again."
             )

@@ -4,20 +4,26 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
 from deployments.core.errors import ModelError, SettingsError
 from deployments.core.segments import ModelIdentity, Vectors
 
+if TYPE_CHECKING:
+    from deployments.core.exported_encoder import Runner
+
 TextKind = Literal["query", "document"]
 """What a text is: models may prefix queries and documents with different prompts."""
 
-Backend = Literal["auto", "torch", "onnx"]
+Backend = Literal["auto", "torch", "onnx", "openvino"]
+
+Precision = Literal["float32", "int8"]
 
 DEFAULT_CACHE_DIR = Path("~/.cache/embeddings-service")
 
@@ -66,7 +72,7 @@ class TextEncoder(Protocol):
 
     @property
     def backend(self) -> str:
-        """ "torch" or "onnx"."""
+        """ "torch", "onnx" or "openvino"."""
         ...
 
     @property
@@ -89,7 +95,7 @@ class TextEncoder(Protocol):
     def for_bulk(self) -> "TextEncoder | None":
         """A second encoder of the model whose threads give way to this one's.
 
-        None where two would only be in each other's way, as on a GPU.
+        None where two would only be in each other's way, as on a GPU or in one pool of threads.
         """
         ...
 
@@ -99,6 +105,7 @@ def load_text_encoder(
     *,
     device: str = "auto",
     backend: Backend = "auto",
+    precision: Precision = "float32",
     threads: int = 0,
     cache_dir: Path | None = None,
 ) -> TextEncoder:
@@ -108,37 +115,65 @@ def load_text_encoder(
     one forward pass, 0 for one per core that this process may use. ONNX exports are kept under
     `cache_dir`, by default `~/.cache/embeddings-service`. With backend "auto", a CPU gets ONNX
     Runtime if the model can be exported and the export agrees with torch; otherwise the reason is
-    logged and torch is used.
+    logged and torch is used. Precision "int8" is ONNX Runtime's only, and never replaced by
+    another: its vectors can't be compared with float32 ones.
 
-    Raises ModelNotFound, ModelCorrupt, ModelError (backend "onnx" and no usable export) or
-    SettingsError.
+    Raises ModelNotFound, ModelCorrupt, ModelError (backend "onnx" or "openvino" isn't installed or
+    has no usable export) or SettingsError.
     """
-    from deployments.core.model_identity import read_identity
+    from deployments.core.model_identity import read_identity, with_precision
     from deployments.core.model_source import find_model
 
-    if backend not in ("auto", "torch", "onnx"):
-        raise SettingsError(f"backend is {backend!r}; expected 'auto', 'torch' or 'onnx'")
+    if backend not in get_args(Backend):
+        raise SettingsError(
+            f"backend is {backend!r}; expected one of {', '.join(get_args(Backend))}"
+        )
     if threads < 0:
         raise SettingsError(f"threads is {threads}; expected 0 (one per core) or more")
-    if backend == "onnx" and device not in ("auto", "cpu"):
-        raise SettingsError(f"backend 'onnx' runs on the cpu only, but device is {device!r}")
+    if backend in ("onnx", "openvino") and device not in ("auto", "cpu"):
+        raise SettingsError(f"backend {backend!r} runs on the cpu only, but device is {device!r}")
+    if precision not in get_args(Precision):
+        raise SettingsError(
+            f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}"
+        )
+    if precision == "int8":
+        if backend not in ("auto", "onnx") or not _is_cpu(device):
+            raise SettingsError(
+                f"precision 'int8' needs backend 'onnx' on the cpu, but backend is {backend!r} and "
+                f"device is {device!r}"
+            )
+        backend = "onnx"
     folder = find_model(name)
     identity = read_identity(name, folder)
     threads = threads or usable_cores()
-    if backend == "onnx" or (backend == "auto" and _is_cpu(device)):
-        from deployments.core.onnx_cache import cached_export
-        from deployments.core.onnx_encoder import OnnxTextEncoder
+    if backend in ("onnx", "openvino") or (backend == "auto" and _is_cpu(device)):
+        from deployments.core.exported_encoder import ExportedTextEncoder
+        from deployments.core.onnx_cache import cached_export, cached_int8
 
+        cache_dir = cache_dir or DEFAULT_CACHE_DIR.expanduser()
         try:
-            export = cached_export(folder, identity, cache_dir or DEFAULT_CACHE_DIR.expanduser())
-            return OnnxTextEncoder(export, identity, threads=threads)
+            export = cached_export(folder, identity, cache_dir)
+            if precision == "int8":
+                identity = with_precision(identity, precision)
+                export = cached_int8(export, identity, cache_dir)
+            return ExportedTextEncoder(export, identity, _starter(backend, threads))
         except ModelError as error:
-            if backend == "onnx":
+            if backend != "auto":
                 raise
             logger.warning("Encoding with torch instead of ONNX Runtime: %s", error)
     from deployments.core.torch_encoder import TorchTextEncoder
 
     return TorchTextEncoder(folder, identity, device=device, threads=threads)
+
+
+def _starter(backend: Backend, threads: int) -> "Callable[[Path], Runner]":
+    if backend == "openvino":
+        from deployments.core.openvino_runner import OpenVinoRunner
+
+        return partial(OpenVinoRunner, threads=threads)
+    from deployments.core.onnx_runner import OnnxRunner
+
+    return partial(OnnxRunner, threads=threads)
 
 
 def checked_vectors(vectors: Vectors, rows: int, identity: ModelIdentity) -> Vectors:

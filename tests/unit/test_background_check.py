@@ -94,7 +94,7 @@ def test_a_lost_row_is_found(store: Path) -> None:
         damage = index.damage.current
         assert damage is not None
         assert damage.rows == 1
-        assert "Row 20 has no vector" in damage.reason
+        assert "Row 20 or its vector is not in the store" in damage.reason
 
 
 def test_writes_beside_a_check_are_no_damage(store: Path) -> None:

@@ -364,6 +364,16 @@ def test_another_dimension_names_the_setting(tmp_path: Path) -> None:
     assert "EMBEDDING_MODEL" in message
 
 
+def test_the_old_vectors_are_not_taken_for_int8(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDDING_PRECISION", "int8")
+    write_legacy(tmp_path / "old", ["RSI"])
+    message = fail("import-legacy", tmp_path / "old")
+    assert "import them with EMBEDDING_PRECISION=float32" in message
+    assert not (folder / "store.sqlite3").exists()
+
+
 def test_a_missing_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDDING_MODEL", str(tmp_path / "nowhere"))
     write_legacy(tmp_path / "old", ["RSI"])

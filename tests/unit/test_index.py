@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from page_damage import flip_text
 
+from deployments.core.backup import back_up
 from deployments.core.errors import StoreDamaged
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
+from deployments.core.restore import restore
 from deployments.core.segments import DeleteMedia, EmbeddingType, Search, Segment, Upsert
 from deployments.core.settings import Settings
 from deployments.index import Index
@@ -125,3 +127,19 @@ async def test_salvage(indices: Indices) -> None:
         await index.delete(DeleteMedia(1))
     index.close()
     assert indices.store.read_bytes() == before
+
+
+async def test_a_restored_backup_is_opened_without_a_restart(
+    indices: Indices, target: Path
+) -> None:
+    index = indices.start()
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    back_up(indices.folder, target)
+    index.close()
+    indices.store.write_bytes(b"no store" * 1024)
+    index = indices.start()
+    with pytest.raises(StoreDamaged):
+        await index.stats()
+    restore(target, indices.folder, force=True)
+    await until(lambda: index._failure is None, index)
+    assert await texts(index) == [segment.text for segment in SEGMENTS]

@@ -22,7 +22,9 @@ from deployments.core.segments import (
     EmbeddingType,
     Explanation,
     Hit,
+    IndexState,
     IndexStats,
+    IndexType,
     ModelIdentity,
     Part,
     Search,
@@ -37,6 +39,9 @@ STATS = IndexStats(
     ModelIdentity("all-MiniLM-L6-v2", "f" * 64, 384),
     {EmbeddingType.TRANSCRIPT: 3, EmbeddingType.FRAME: 2, EmbeddingType.CLIP: 1},
     6,
+    indices={
+        EmbeddingType.TRANSCRIPT: IndexState(IndexType.AUTO, IndexType.PQ, 3, 2, 4, True, 0.5, 0.98)
+    },
 )
 HIT = Hit(0.75, 9, 1, Segment(2, "RSI above 70", 3.5, 7.2, {"ticker": "SPY", "tags": ["rsi"]}))
 
@@ -264,6 +269,24 @@ def test_search_by_url(client, backend, url, embedding_type, top_k, min_similari
     )
 
 
+@pytest.mark.parametrize(
+    ("exact", "expected"), [("true", True), ("false", False), ("1", True), (None, False)]
+)
+@pytest.mark.parametrize("path", ["/search/clips", "/embeddings/search"])
+def test_an_exact_search_can_be_asked_for(client, backend, path, exact, expected):
+    parameters = {"query": "q"} if exact is None else {"query": "q", "exact": exact}
+    assert client.get(path, params=parameters).status_code == 200
+    body = {"query": "q"} if exact is None else {"query": "q", "exact": expected}
+    assert client.post("/search", json=body).status_code == 200
+    assert [query.search.exact for query in backend.asked] == [expected, expected]
+
+
+def test_exact_is_true_or_false(client, backend):
+    assert client.get("/search/clips", params={"query": "q", "exact": "maybe"}).status_code == 422
+    assert client.post("/search", json={"query": "q", "exact": "maybe"}).status_code == 422
+    assert backend.asked == []
+
+
 def test_stats_and_health(client, backend):
     expected = {
         "model_name": "all-MiniLM-L6-v2",
@@ -273,6 +296,18 @@ def test_stats_and_health(client, backend):
         "clip_vectors": 1,
         "total_vectors": 6,
         "salvage": None,
+        "indices": {
+            "transcript": {
+                "configured": "auto",
+                "type": "pq",
+                "rows": 3,
+                "deleted_rows": 2,
+                "main_rows": 4,
+                "building": True,
+                "build_progress": 0.5,
+                "recall_at_10": 0.98,
+            }
+        },
     }
     stats = client.get("/stats").json()
     assert stats.pop("timestamp")

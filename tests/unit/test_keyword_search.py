@@ -40,7 +40,7 @@ def search(
     min_similarity: float = 0.0,
     explain: bool = True,
 ) -> list[Hit]:
-    wanted = Search(kind, top_k, min_similarity, mode, text, explain)
+    wanted = Search(kind, top_k, min_similarity, mode=mode, text=text, explain=explain)
     (hits,) = index.search([wanted], vectors_of([text]))
     return hits
 
@@ -287,7 +287,7 @@ def test_min_similarity_is_of_the_cosine(trading: SegmentIndex, mode: SearchMode
 
 def test_results_don_t_depend_on_company(trading: SegmentIndex) -> None:
     searches = [
-        Search(kind, top_k, 0.0, mode, text, True)
+        Search(kind, top_k, mode=mode, text=text, explain=True)
         for kind in (TRANSCRIPT, FRAME)
         for mode in SearchMode
         for top_k in (1, 3)

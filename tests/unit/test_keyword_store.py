@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from deployments.core import keyword_sql, schema_sql
 from deployments.core.backup import back_up
 from deployments.core.errors import StoreDamaged, StoreError
 from deployments.core.folder_verify import verify_folder
+from deployments.core.pace import Pace
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import Hit, Search, SearchMode
@@ -22,7 +24,7 @@ NEW = ("DROP TABLE keyword_places", "DROP TABLE keywords", "DROP TABLE keyword_l
 
 
 def search(index: SegmentIndex | SalvagedIndex, text: str, mode: str = "keyword") -> list[Hit]:
-    wanted = Search(TRANSCRIPT, 100, 0.0, SearchMode(mode), text)
+    wanted = Search(TRANSCRIPT, 100, mode=SearchMode(mode), text=text)
     (hits,) = index.search([wanted], vectors_of([text]))
     return hits
 
@@ -160,3 +162,12 @@ def test_salvage_finds_words_without_the_tables(folder: Path, changes: list[str]
 
 def test_the_version_is_that_of_the_tables() -> None:
     assert set(schema_sql.MIGRATIONS) == set(range(1, schema_sql.FORMAT))
+
+
+def test_the_background_check_notices(folder: Path) -> None:
+    execute(folder, "UPDATE keyword_lengths SET terms=1 WHERE seq=1")
+    with SegmentIndex.open(folder, MODEL) as index:
+        index.check(Pace(threading.Event(), 1.0))
+        assert index.damage.current is not None
+        assert "The keywords of row 1 aren't" in index.damage.current.reason
+        assert index.damage.current.rows == 1

@@ -10,6 +10,7 @@ from deployments.core.batcher import BatcherStats
 from deployments.core.checkpoint import Flaw
 from deployments.core.damage import Damage, Salvage
 from deployments.core.index_condition import HeldCheckpoint, IndexCondition
+from deployments.core.query_cache import CacheStats
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -49,14 +50,17 @@ def value(series: Series, name: str, **tags: str) -> float | None:
 def test_the_batcher_s_numbers_are_published_once_each(series: Series) -> None:
     encoder = metrics.EncoderMetrics()
     stats = BatcherStats(queued_query_tokens=3, queued_bulk_tokens=500, batches=2, rows=30)
-    encoder.publish(stats)
-    encoder.publish(stats)
+    for hits in (1, 5):
+        encoder.publish(stats, CacheStats(hits, misses=2))
     assert value(series, "embeddings_encoder_queued_tokens", priority="query") == 3
     assert value(series, "embeddings_encoder_queued_tokens", priority="bulk") == 500
     assert value(series, "embeddings_encoder_rows_total") == 30
+    assert value(series, "embeddings_query_cache_hits_total") == 5
+    assert value(series, "embeddings_query_cache_misses_total") == 2
     assert value(series, "embeddings_encoder_duplicate_rows_total") is None
     encoder.publish(
-        BatcherStats(batches=3, rows=31, truncated_rows=1, encode_seconds=0.25, overloaded_calls=4)
+        BatcherStats(batches=3, rows=31, truncated_rows=1, encode_seconds=0.25, overloaded_calls=4),
+        CacheStats(),
     )
     assert value(series, "embeddings_encoder_queued_tokens", priority="bulk") == 0
     assert value(series, "embeddings_encoder_batches_total") == 3

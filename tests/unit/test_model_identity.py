@@ -2,13 +2,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from deployments.core.errors import ModelCorrupt, ModelNotFound
-from deployments.core.model_identity import read_identity, read_max_tokens
+from deployments.core.model_identity import read_identity, read_max_tokens, with_precision
 from deployments.core.model_source import find_model
+from deployments.core.segments import ModelIdentity
 from tests.fakes import edit_json, write_tiny_model
 
 
@@ -41,6 +43,19 @@ def test_the_default_model():
     assert identity.fingerprint == (
         "da8b691c17ad80f95951be63cb5ac3f90e322bb06e9bfe023f3e8d59acbef217"
     )
+
+
+def test_int8_vectors_have_a_fingerprint_of_their_own():
+    identity = ModelIdentity("name", "ab" * 32, 384)
+    assert with_precision(identity, "float32") == identity
+    other = with_precision(identity, "int8")
+    assert (other.name, other.dimension) == ("name", 384)
+    assert other.fingerprint not in (
+        identity.fingerprint,
+        with_precision(replace(identity, fingerprint="cd" * 32), "int8").fingerprint,
+    )
+    # Stores hold it.
+    assert other.fingerprint.startswith("2318f9f19107")
 
 
 def test_the_same_model_saved_again_has_the_same_fingerprint(tmp_path):

@@ -1,20 +1,26 @@
 """Exports of tiny models, in this process; test_text_encoder.py has the real one's."""
 
+import json
 import logging
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from deployments.core import onnx_export
+from deployments.core import onnx_export, onnx_quantize
 from deployments.core.errors import ModelError
+from deployments.core.exported_encoder import ExportedTextEncoder
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import file_sha256
 from deployments.core.onnx_cache import OnnxModel
-from deployments.core.onnx_encoder import OnnxTextEncoder
 from deployments.core.onnx_export import MAX_DIFFERENCE, export_model
+from deployments.core.onnx_quantize import quantize_export
+from deployments.core.onnx_runner import OnnxRunner
+from deployments.core.openvino_runner import OpenVinoRunner
+from deployments.core.sample_sentences import PASSAGES, SENTENCES
 from tests.fakes import write_tiny_model
 
 TEXTS = ["the market opens higher today", "a", "", "the market " * 40, "opens, today."]
@@ -56,7 +62,7 @@ def test_an_export_has_the_models_vectors(options, tmp_path):
     exported = export_model(folder, "fingerprint", output)
     assert OnnxModel.read(output) == exported
     assert exported.max_difference <= MAX_DIFFERENCE
-    encoder = OnnxTextEncoder(output, read_identity("tiny", folder))
+    encoder = ExportedTextEncoder(output, read_identity("tiny", folder), OnnxRunner)
     for kind in ("query", "document"):
         made = encoder.encode(encoder.tokenize(TEXTS, kind))
         np.testing.assert_allclose(made, reference(folder, kind), atol=1e-5)
@@ -69,7 +75,7 @@ def test_the_second_exporter_takes_over(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "_write_torchscript", broken)
     folder = write_tiny_model(tmp_path / "tiny")
     assert export_model(folder, "fingerprint", tmp_path).exporter == "dynamo"
-    encoder = OnnxTextEncoder(tmp_path, read_identity("tiny", folder))
+    encoder = ExportedTextEncoder(tmp_path, read_identity("tiny", folder), OnnxRunner)
     made = encoder.encode(encoder.tokenize(TEXTS, "query"))
     np.testing.assert_allclose(made, reference(folder, "query"), atol=1e-5)
 
@@ -115,27 +121,106 @@ def export(tiny, tmp_path):
     return shutil.copytree(tiny[1], tmp_path / "copy")
 
 
-def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(tiny, export):
+@pytest.fixture(params=[OnnxRunner, OpenVinoRunner])
+def runner(request):
+    return request.param
+
+
+def test_every_engine_takes_batches_of_any_shape(runner, tiny):
+    encoder = ExportedTextEncoder(tiny[1], tiny[0], runner)
+    tokens = encoder.tokenize(TEXTS, "document")
+    together = encoder.encode(tokens)
+    for rows in (tokens[:1], tokens[3:], tokens, tokens[::-1]):
+        wanted = [together[tokens.index(one)] for one in rows]
+        np.testing.assert_allclose(encoder.encode(rows), wanted, atol=1e-5)
+
+
+def test_vectors_stay_as_they_are_when_more_is_encoded(runner, tiny):
+    encoder = ExportedTextEncoder(tiny[1], tiny[0], runner)
+    tokens = encoder.tokenize(TEXTS, "document")
+    first = encoder.encode(tokens)
+    copy = first.copy()
+    encoder.encode(tokens[::-1])
+    np.testing.assert_array_equal(first, copy)
+
+
+def test_an_encoder_that_no_longer_agrees_with_its_export_is_refused(runner, tiny, export):
     exported = OnnxModel.read(export)
     exported.probe_vector[0] += 1e-3
     exported.write(export)
     with pytest.raises(ModelError, match=r"is off by 0\.001"):
-        OnnxTextEncoder(export, tiny[0])
+        ExportedTextEncoder(export, tiny[0], runner)
 
 
-def test_without_onnx_runtime_there_is_a_model_error(tiny, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModelError, match="ONNX Runtime isn't installed"):
-        OnnxTextEncoder(tiny[1], tiny[0])
+@pytest.mark.parametrize(
+    ("module", "runner", "message"),
+    [
+        ("onnxruntime", OnnxRunner, r"ONNX Runtime isn't installed .*embeddings-service\[cpu\]"),
+        ("openvino", OpenVinoRunner, r"OpenVINO isn't installed .*\[cpu,openvino\]"),
+    ],
+)
+def test_without_its_engine_there_is_a_model_error(module, runner, message, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModelError, match=message):
+        ExportedTextEncoder(tiny[1], tiny[0], runner)
+    assert "openvino_telemetry" not in sys.modules
 
 
-def test_a_graph_that_cannot_be_loaded_is_a_model_error(tiny, export):
+def test_a_graph_that_cannot_be_loaded_is_a_model_error(runner, tiny, export):
     exported = OnnxModel.read(export)
     (export / "model.onnx").write_bytes(b"not a graph")
     exported.sha256["model.onnx"] = file_sha256(export / "model.onnx")
     exported.write(export)
-    with pytest.raises(ModelError, match="ONNX Runtime can't load"):
-        OnnxTextEncoder(export, tiny[0])
+    with pytest.raises(ModelError, match="can't load"):
+        ExportedTextEncoder(export, tiny[0], runner)
+
+
+@pytest.fixture
+def quantized(tiny, tmp_path):
+    """The tiny model's 8-bit export."""
+    folder = tmp_path / "int8"
+    folder.mkdir()
+    quantize_export(tiny[1], "int8 fingerprint", folder)
+    return folder
+
+
+def test_an_8_bit_export_says_how_exact_it_is(tiny, quantized):
+    exact, made = OnnxModel.read(tiny[1]), OnnxModel.read(quantized)
+    assert made.fingerprint == "int8 fingerprint"
+    assert made.probe_vector == exact.probe_vector
+    encoders = [ExportedTextEncoder(folder, tiny[0], OnnxRunner) for folder in (tiny[1], quantized)]
+    texts = [*SENTENCES, *PASSAGES]
+    one, other = (
+        np.array([encoder.encode([tokens])[0] for tokens in encoder.tokenize(texts, "document")])
+        for encoder in encoders
+    )
+    assert made.min_cosine == pytest.approx((one * other).sum(axis=1).min(), abs=1e-5)
+    assert 0.99 < made.min_cosine < 0.99999
+
+
+@pytest.mark.parametrize("cosine", [0.9876, float("nan")])
+def test_an_8_bit_export_that_is_too_inexact_is_refused(cosine, tiny, quantized):
+    made = OnnxModel.read(quantized)
+    replace(made, min_cosine=cosine).write(quantized)
+    message = rf"only {cosine:.4f}, at least 0\.99 is needed; set EMBEDDING_PRECISION=float32"
+    with pytest.raises(ModelError, match=message):
+        ExportedTextEncoder(quantized, tiny[0], OnnxRunner)
+
+
+def test_an_8_bit_export_that_became_inexact_is_refused(tiny, quantized):
+    made = OnnxModel.read(quantized)
+    replace(made, probe_vector=[-value for value in made.probe_vector]).write(quantized)
+    with pytest.raises(ModelError, match=r"only -0\.9"):
+        ExportedTextEncoder(quantized, tiny[0], OnnxRunner)
+
+
+def test_a_graph_that_cannot_be_quantized_is_a_model_error(export, tmp_path):
+    (export / "model.onnx").write_bytes(b"not a graph")
+    exported = OnnxModel(**json.loads((export / "encoder.json").read_text()))
+    exported.sha256["model.onnx"] = file_sha256(export / "model.onnx")
+    exported.write(export)
+    with pytest.raises(SystemExit, match="DecodeError"):
+        onnx_quantize.main(str(export), "fingerprint", str(tmp_path))
 
 
 def test_the_program_ends_with_the_reason(tmp_path, capsys):

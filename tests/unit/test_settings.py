@@ -1,6 +1,7 @@
 import pytest
 
 from deployments.core.errors import SettingsError
+from deployments.core.segments import EmbeddingType, IndexType
 from deployments.core.settings import Settings
 
 
@@ -22,6 +23,17 @@ def test_args_win_over_the_environment_and_the_environment_over_the_defaults(mon
 def test_the_folder_is_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert Settings.load().faiss_index_dir == tmp_path / "data/processed/faiss"
+
+
+def test_each_index_can_have_a_type_of_its_own(monkeypatch):
+    assert set(Settings.load().index_types().values()) == {IndexType.AUTO}
+    monkeypatch.setenv("FAISS_INDEX_TYPE", "rabitq")
+    monkeypatch.setenv("FAISS_INDEX_TYPE_CLIP", "flat")
+    assert Settings.load({"faiss_index_type_frame": "hnsw"}).index_types() == {
+        EmbeddingType.TRANSCRIPT: IndexType.RABITQ,
+        EmbeddingType.FRAME: IndexType.HNSW,
+        EmbeddingType.CLIP: IndexType.FLAT,
+    }
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch):
@@ -47,6 +59,9 @@ def test_variables_that_others_set_are_left_alone(monkeypatch):
         ({}, {"EMBEDDING_MODEL": "  "}, ["EMBEDDING_MODEL='  '", "at least 1 character"]),
         ({"embeddings_timeout_s": "nan"}, {}, ["embeddings_timeout_s='nan'"]),
         ({"faiss_index_dir": 5}, {}, ["faiss_index_dir=5"]),
+        ({}, {"FAISS_INDEX_TYPE": "HNSW"}, ["FAISS_INDEX_TYPE='HNSW'", "'flat', 'hnsw'"]),
+        ({"faiss_index_type_clip": "x"}, {}, ["faiss_index_type_clip='x'", "'rabitq' or 'pq'"]),
+        ({}, {"FAISS_INDEX_TYPE_FRAMES": "pq"}, ["not a setting", "FAISS_INDEX_TYPE_FRAME?"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(

@@ -1,20 +1,23 @@
-"""Both encoders against sentence-transformers, with the real model and with tiny odd ones."""
+"""All encoders against sentence-transformers, with the real model and with tiny odd ones."""
 
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from deployments.core import onnx_cache
 from deployments.core.errors import ModelError, ModelNotFound, SettingsError
-from deployments.core.model_identity import read_identity
+from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
 from deployments.core.segments import ModelIdentity
 from deployments.core.text_encoder import checked_vectors, load_text_encoder, usable_cores
+from deployments.core.thread_priority import STEPS_DOWN
 from deployments.core.torch_encoder import TorchTextEncoder
 from tests.fakes import write_tiny_model
 
@@ -42,7 +45,7 @@ def cache_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture(scope="session", params=["onnx", "torch"])
+@pytest.fixture(scope="session", params=["onnx", "openvino", "torch"])
 def encoder(request, cache_dir):
     return load_text_encoder(NAME, backend=request.param, threads=2, cache_dir=cache_dir)
 
@@ -58,7 +61,7 @@ def reference():
     return load(find_model(NAME))
 
 
-def test_both_backends_name_the_same_model(encoder):
+def test_all_backends_name_the_same_model(encoder):
     assert encoder.identity == read_identity(NAME, find_model(NAME))
     assert encoder.identity.dimension == 384
     assert encoder.max_tokens == 256
@@ -104,6 +107,49 @@ def test_no_texts(encoder):
     assert encoder.encode([]).shape == (0, 384)
 
 
+def test_a_bulk_encoder_makes_the_same_vectors_in_threads_that_give_way(encoder):
+    if encoder.backend != "onnx":
+        assert encoder.for_bulk() is None
+        return
+    before = niceness_by_thread()
+    bulk = encoder.for_bulk()
+    tokens = bulk.tokenize(TEXTS, "document")
+    np.testing.assert_allclose(bulk.encode(tokens), encoder.encode(tokens), atol=1e-6, rtol=0)
+    if sys.platform == "linux":
+        after = niceness_by_thread()
+        assert {after[thread] for thread in after.keys() - before.keys()} == {STEPS_DOWN}
+
+
+def niceness_by_thread():
+    threads = [thread.id for thread in psutil.Process().threads()]
+    return {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+
+
+def test_int8_is_close_and_a_model_of_its_own(cache_dir, reference):
+    encoder = load_text_encoder(NAME, precision="int8", threads=2, cache_dir=cache_dir)
+    exact = read_identity(NAME, find_model(NAME))
+    assert encoder.identity == with_precision(exact, "int8") != exact
+    assert encoder.backend == "onnx"
+    for one in (encoder, encoder.for_bulk()):
+        tokens = one.tokenize(TEXTS, "document")
+        vectors = one.encode(tokens)
+        wanted = reference.encode(TEXTS, normalize_embeddings=True)
+        cosines = (vectors * wanted).sum(axis=1)
+        assert 0.99 < cosines.min() < 0.99999
+        for row, vector in zip(tokens, vectors, strict=True):
+            np.testing.assert_allclose(one.encode([row])[0], vector, atol=1e-5, rtol=0)
+
+
+def test_int8_is_never_replaced_by_float32(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ModelError("not today")
+
+    monkeypatch.setattr(onnx_cache, "_run_exporter", fail)
+    folder = write_tiny_model(tmp_path / "tiny")
+    with pytest.raises(ModelError, match="not today"):
+        load_text_encoder(str(folder), device="cpu", precision="int8", cache_dir=tmp_path)
+
+
 def test_many_threads_may_tokenize(encoder):
     wanted = encoder.tokenize(TEXTS, "query")
     with ThreadPoolExecutor(8) as threads:
@@ -111,20 +157,25 @@ def test_many_threads_may_tokenize(encoder):
     assert all(result == wanted for result in results)
 
 
-def test_a_process_with_onnx_loads_neither_torch_nor_transformers(encoder, cache_dir):
+@pytest.mark.parametrize(("backend", "taken"), [("auto", "onnx"), ("openvino", "openvino")])
+def test_a_cpu_process_loads_neither_torch_nor_transformers(backend, taken, encoder, cache_dir):
+    # Nor what OpenVINO would report its own import with.
     program = f"""
 import sys
 from pathlib import Path
 from deployments.core.text_encoder import load_text_encoder
-encoder = load_text_encoder({NAME!r}, device="cpu", threads=1, cache_dir=Path({str(cache_dir)!r}))
-encoder.encode(encoder.tokenize(["a query"], "query"))
-print(encoder.backend, {{"torch", "transformers", "sentence_transformers"}} & set(sys.modules))
+encoder = load_text_encoder({NAME!r}, device="cpu", backend={backend!r}, threads=1,
+                            cache_dir=Path({str(cache_dir)!r}))
+for encoder in filter(None, (encoder, encoder.for_bulk())):
+    encoder.encode(encoder.tokenize(["a query"], "query"))
+unwanted = {{"torch", "transformers", "sentence_transformers", "openvino_telemetry"}}
+print(encoder.backend, unwanted & set(sys.modules))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True,
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert done.stdout.strip() == "onnx set()"
+    assert done.stdout.strip() == f"{taken} set()"
 
 
 def torch_encoder(folder):
@@ -283,7 +334,11 @@ def test_threads_are_set(tmp_path):
     [
         ({"backend": "tensorflow"}, SettingsError, "backend is 'tensorflow'"),
         ({"threads": -1}, SettingsError, "threads is -1"),
-        ({"backend": "onnx", "device": "cuda"}, SettingsError, "runs on the cpu only"),
+        ({"backend": "onnx", "device": "cuda"}, SettingsError, "'onnx' runs on the cpu only"),
+        ({"backend": "openvino", "device": "mps"}, SettingsError, "'openvino' runs on the cpu"),
+        ({"precision": "int4"}, SettingsError, "precision is 'int4'"),
+        ({"precision": "int8", "backend": "openvino"}, SettingsError, "needs backend 'onnx'"),
+        ({"precision": "int8", "device": "cuda"}, SettingsError, "device is 'cuda'"),
         ({"backend": "torch", "device": "tpu"}, SettingsError, "'tpu' can't be used here"),
         ({"backend": "torch", "device": "cuda:99"}, SettingsError, "'cuda:99' can't be used here"),
         ({"name": "no/such/model"}, ModelNotFound, "none of three places"),
