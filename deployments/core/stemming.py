@@ -80,7 +80,8 @@ def _has_vowel(word: str) -> bool:
 
 
 def _ends_double(word: str) -> bool:
-    return len(word) > 1 and word[-1] == word[-2] and _kinds(word)[-1] == "c"
+    # Here SQLite takes each y for a consonant.
+    return len(word) > 1 and word[-1] == word[-2] and word[-1] not in "aeiou"
 
 
 def _ends_short(word: str) -> bool:

@@ -2,7 +2,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployments.core import schema_sql
@@ -92,5 +92,6 @@ def test_stems_are_those_of_sqlite() -> None:
         max_size=50,
     )
 )
+@example(["yyed"])
 def test_stems_of_anything_are_those_of_sqlite(words: list[str]) -> None:
     assert [stem(word) for word in words] == porter(words)

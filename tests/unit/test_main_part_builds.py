@@ -312,6 +312,7 @@ def test_a_kept_part_of_a_newer_or_another_store_is_not_used(
 def test_a_full_disk_costs_the_next_start_time_only(
     folder: Path, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    SegmentIndex.open(folder, MODEL).close()
     disk = FaultyDisk(call, errno.ENOSPC)
     policy = IndexPolicy({TRANSCRIPT: IndexType.RABITQ}, SMALL)
     with SegmentIndex.open(folder, MODEL, disk=disk, policy=policy) as index:
