@@ -34,6 +34,7 @@ class Store:
         self._writing = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._protected = False
+        self._undone = False
         self._next_sequence = 1
         self._in_doubt = False
         self._log_limit = _LOG_BYTES
@@ -127,9 +128,14 @@ class Store:
             # SQLite opened the file for reading only, and would go on so whatever becomes of it.
             self._writer.close()
             self._writer = None
-        if self._writer is None:
-            self._writer = connect(self._path)
+        if self._writer is None or self._undone:
+            # The old one is closed last: a log that nobody has open is read anew, and would show
+            # commits that failed.
+            undone, self._writer = self._writer, connect(self._path)
+            self._undone = False
             self._protected = not os.access(self._path, os.W_OK, effective_ids=True)
+            if undone is not None:
+                undone.close()
         return self._writer
 
     def _trim_log(self, connection: sqlite3.Connection) -> None:
@@ -152,12 +158,19 @@ class Store:
             self._log_limit = size + _LOG_BYTES if busy else _LOG_BYTES
 
     def _abandon(self) -> None:
-        """Leave the transaction; a connection that can't is replaced before the next one."""
+        """Leave the transaction; a connection that can't is replaced before the next one.
+
+        So is one whose transaction SQLite undid by itself, on a full or failing disk: what FTS5
+        has in memory of its table may be that of the undone transaction then, and it would take
+        the table for damaged.
+        """
         if self._writer is None:
             return
         try:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+            else:
+                self._undone = True
         except sqlite3.Error:
             with suppress(sqlite3.Error):
                 self._writer.close()

@@ -85,12 +85,31 @@ def writer_of(index: SegmentIndex) -> sqlite3.Connection:
     return writer
 
 
+@pytest.fixture
+def limit_pages(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a store grow to so many pages, or not at all, by whatever connection."""
+    connect = store_module.connect
+
+    def limit(index: SegmentIndex, pages: int | None = None) -> None:
+        if pages is None:
+            (pages,) = writer_of(index).execute("PRAGMA page_count").fetchone()
+
+        def connect_limited(path: Path) -> sqlite3.Connection:
+            connection = connect(path)
+            connection.execute(f"PRAGMA max_page_count={pages}")
+            return connection
+
+        monkeypatch.setattr(store_module, "connect", connect_limited)
+        writer_of(index).execute(f"PRAGMA max_page_count={pages}")
+
+    return limit
+
+
 def test_a_full_store_refuses_and_goes_on_when_there_is_room(
-    index: SegmentIndex, open_index: Callable[[], SegmentIndex]
+    index: SegmentIndex, open_index: Callable[[], SegmentIndex], limit_pages: Callable[..., None]
 ) -> None:
     store_segments(index, 1, segment("a"))
-    (pages,) = writer_of(index).execute("PRAGMA page_count").fetchone()
-    writer_of(index).execute(f"PRAGMA max_page_count={pages}")
+    limit_pages(index)
     big = upsert_of(2, segment("b"), segment("c", "long " * 20_000))
     before = index.stats()
     for _ in range(2):
@@ -98,17 +117,18 @@ def test_a_full_store_refuses_and_goes_on_when_there_is_room(
             index.apply([big])
         assert list(stored(index)) == [(1, "a")]
         assert index.stats() == before
-    writer_of(index).execute("PRAGMA max_page_count=1000000")
+    limit_pages(index, 1_000_000)
     assert index.apply([big]) == [UpsertResult(stored=2, changed=2)]
     index.close()
     assert set(stored(open_index())) == {(1, "a"), (2, "b"), (2, "c")}
 
 
-def test_what_fits_is_stored_though_its_group_does_not(index: SegmentIndex) -> None:
+def test_what_fits_is_stored_though_its_group_does_not(
+    index: SegmentIndex, limit_pages: Callable[..., None]
+) -> None:
     store_segments(index, 1, segment("a"), segment("long", "word " * 3000))
     index.delete_media(1)  # leaves free pages
-    (pages,) = writer_of(index).execute("PRAGMA page_count").fetchone()
-    writer_of(index).execute(f"PRAGMA max_page_count={pages}")
+    limit_pages(index)
     group = [
         upsert_of(1, segment("b")),
         upsert_of(2, segment("c", "long " * 200_000)),
