@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import report, servers
+from tests.bench import peers, report, servers
 from tests.bench.ceilings import Ceilings
 from tests.bench.comparison import Comparison
 from tests.bench.texts import read_texts
@@ -30,6 +30,13 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=peers.PEERS,
+        default=(),
+        help="also measure these; each is installed in an environment of its own on first use",
+    )
     options = parser.parse_args()
     texts = read_texts(options.data)
     ceilings = Ceilings()
@@ -38,6 +45,7 @@ def main() -> int:
         compared = [
             running.enter_context(servers.service(folder / "service")),
             running.enter_context(servers.baseline()),
+            *(running.enter_context(peers.peer(name, folder / name)) for name in options.peers),
         ]
         comparison = Comparison(compared, texts, ceilings)
         for name in comparison.run():

@@ -84,6 +84,8 @@ class Comparison:
             raw = self._ceilings.encode_segments_per_s(texts)
             speeds.setdefault("raw encode", []).append(raw)
             for server in self._servers:
+                if server.embeds_only:
+                    continue
                 speed = SEGMENTS_PER_REQUEST * load(server.url, "/embed", bodies, 1).requests_per_s
                 speeds.setdefault(server.name, []).append(speed)
                 ratios.setdefault(server.name, []).append(speed / raw)
@@ -118,18 +120,18 @@ class Comparison:
             repeated.figures["requests/s"] / distinct.figures["requests/s"]
         )
 
-    def _distinct(self, count: int) -> list[dict]:
-        return [{"query": query, "top_k": TOP_K} for query in islice(self._queries, count)]
+    def _distinct(self, count: int) -> list[str]:
+        return list(islice(self._queries, count))
 
-    def _same(self, count: int) -> list[dict]:
-        return [{"query": "what is a moving average?", "top_k": TOP_K}] * count
+    def _same(self, count: int) -> list[str]:
+        return ["what is a moving average?"] * count
 
     def _compare(
         self,
         measure: str,
         concurrency: int,
         count: int,
-        bodies: Callable[[int], list[dict]],
+        texts: Callable[[int], list[str]],
         only_first: bool = False,
     ) -> None:
         loads: dict[str, list[Load]] = {}
@@ -137,11 +139,9 @@ class Comparison:
         encoding: list[float] = []
         for _ in range(ROUNDS):
             for server in self._servers[: 1 if only_first else None]:
-                asked = bodies(count)
+                path, asked = server.search(texts(count), TOP_K)
                 before = server.cpu_s()
-                loads.setdefault(server.name, []).append(
-                    load(server.url, "/search", asked, concurrency)
-                )
+                loads.setdefault(server.name, []).append(load(server.url, path, asked, concurrency))
                 cpu.setdefault(server.name, []).append(1000 * (server.cpu_s() - before) / count)
             if concurrency == 32 and not only_first:
                 encoding.append(self._encoding_and_faiss_ms(count))
@@ -160,13 +160,13 @@ class Comparison:
                 },
             )
             if base and name != "baseline":
-                pairs = list(zip(each, base, strict=True))
-                speeds = [one.requests_per_s / other.requests_per_s for one, other in pairs]
-                latencies = [one.p50_ms / other.p50_ms for one, other in pairs]
-                row.ratios = {"x requests/s": _median(speeds), "x p50": _median(latencies)}
+                row.ratios = _ratios(each, base)
             if encoding and name == "service":
                 row.figures["CPU ms besides"] = row.figures["CPU ms"] - _median(encoding)
             self.rows.append(row)
+        for name in sorted(loads.keys() - {"service", "baseline"}):
+            ratios = _ratios(loads["service"], loads[name])
+            self.rows.append(Row(f"service beside a peer, {concurrency} clients", name, {}, ratios))
 
     def _encoding_and_faiss_ms(self, count: int) -> float:
         """CPU milliseconds of a query in ONNX Runtime and Faiss alone."""
@@ -217,8 +217,8 @@ class Comparison:
         )
 
     def _few_searches(self, server: Server) -> Load:
-        bodies = self._distinct(FAIRNESS_QUERIES // ROUNDS)
-        return load(server.url, "/search", bodies, 1, pause_s=QUERY_PAUSE_S)
+        path, asked = server.search(self._distinct(FAIRNESS_QUERIES // ROUNDS), TOP_K)
+        return load(server.url, path, asked, 1, pause_s=QUERY_PAUSE_S)
 
     def _backfill_speed(self, server: Server, beside: Callable[[], None]) -> float:
         """Segments a second of a backfill with four requests at a time, while `beside` runs."""
@@ -246,6 +246,16 @@ class Comparison:
 
     def _row(self, measure: str, server: str) -> Row:
         return next(row for row in self.rows if (row.measure, row.server) == (measure, server))
+
+
+def _ratios(each: Sequence[Load], base: Sequence[Load]) -> Figures:
+    pairs = list(zip(each, base, strict=True))
+    return {
+        "x requests/s": _median(
+            [one.requests_per_s / other.requests_per_s for one, other in pairs]
+        ),
+        "x p50": _median([one.p50_ms / other.p50_ms for one, other in pairs]),
+    }
 
 
 def _median(values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ import httpx
 import psutil
 
 from tests.serve.service import ROOT, Service, free_ports
+
+MODEL = "all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,14 @@ class Server:
     url: str
     pid: int
     start_s: float
+    embeds_only: bool = False
+    """Whether it has no store: a search is then compared with encoding the query."""
+
+    def search(self, queries: Sequence[str], top_k: int) -> tuple[str, list[dict]]:
+        """Path and bodies of requests that search for these texts."""
+        if self.embeds_only:
+            return "/embeddings", [{"model": MODEL, "input": [query]} for query in queries]
+        return "/search", [{"query": query, "top_k": top_k} for query in queries]
 
     def cpu_s(self) -> float:
         """CPU time of all its processes that live, since they began."""
@@ -62,14 +72,33 @@ def baseline() -> Iterator[Server]:
     """The service that most people would write, in tests/bench/baseline.py."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "uvicorn", "tests.bench.baseline:app", "--port", str(port)]
-    started = time.monotonic()
+    command += ["--log-level", "warning"]
+    with started("baseline", command, f"http://127.0.0.1:{port}") as server:
+        yield server
+
+
+@contextmanager
+def started(
+    name: str,
+    command: Sequence[str],
+    url: str,
+    *,
+    ready_path: str = "/health/ready",
+    embeds_only: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """A server that a command runs until it is terminated."""
+    began = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--log-level", "warning"], cwd=ROOT, stderr=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until_ready(f"{url}/health/ready", process)
-        yield Server("baseline", url, process.pid, time.monotonic() - started)
+        _wait_until_ready(f"{url}{ready_path}", process)
+        yield Server(name, url, process.pid, time.monotonic() - began, embeds_only)
     finally:
         process.terminate()
         process.wait(30)
