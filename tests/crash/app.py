@@ -11,6 +11,7 @@ from ray.serve import Application
 
 from deployments import app
 from deployments import index as index_module
+from deployments.core import operations, segment_index
 from deployments.core.durable_files import Disk
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import Upsert, UpsertResult
@@ -48,8 +49,8 @@ class FaultySegmentIndex(SegmentIndex):
     faults: Faults
 
     @classmethod
-    def open(cls, folder, model, lock=None, disk=None):
-        return super().open(folder, model, lock, disk or FaultyDisk(cls.faults))
+    def open(cls, folder, model, lock=None, disk=None, policy=None):
+        return super().open(folder, model, lock, disk or FaultyDisk(cls.faults), policy)
 
     def checkpoint_due(self):
         return bool(self._checkpoints.schedule.pending())
@@ -60,12 +61,6 @@ class FaultySegmentIndex(SegmentIndex):
         if self.stats().last_sequence != before:
             self.faults.reach(Point.PUBLISHED)
         return outcomes
-
-    def _carry_out(self, writer, operation, changes):
-        outcome = super()._carry_out(writer, operation, changes)
-        if writer.changed:
-            self.faults.reach(Point.IN_TRANSACTION)
-        return outcome
 
     def _take_in(self, changes, commit_id, last_sequence):
         self.faults.reach(Point.COMMITTED)
@@ -119,7 +114,18 @@ class FaultyIndex(Index):
         FaultySegmentIndex.faults = Faults(Path(os.environ[CONTROL_DIR]))
         sabotaged = bool(os.environ.get(SABOTAGE))
         index_module.SegmentIndex = SabotagedSegmentIndex if sabotaged else FaultySegmentIndex
+        segment_index.carry_out = _dying_in_transaction(FaultySegmentIndex.faults)
         super().__init__(settings)
+
+
+def _dying_in_transaction(faults: Faults):
+    def carry_out(writer, *arguments):
+        outcome = operations.carry_out(writer, *arguments)
+        if writer.changed:
+            faults.reach(Point.IN_TRANSACTION)
+        return outcome
+
+    return carry_out
 
 
 def index(args: dict[str, Any]) -> Application:
