@@ -1,7 +1,6 @@
 """Main parts of one folder's indices, built in the background and swapped in when complete."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,12 +15,10 @@ from deployments.core.index_policy import IndexPolicy, Plan, deleted_main_rows
 from deployments.core.main_part import MainPart
 from deployments.core.published_state import State
 from deployments.core.segments import EmbeddingType, IndexState, IndexType, ModelIdentity
+from deployments.core.thread_priority import lower_priority
 
 logger = logging.getLogger(__name__)
 
-# Measured on a busy machine: with 0, searches beside a build take twice as long; with 19, the
-# slowest of a hundred does, since the build may lose its core while it holds Python's lock.
-_PRIORITY = 10
 _WORTH_KEEPING_S = 5.0
 _KEEP_AGAIN_GROWTH = 1.2
 _RETRY_GROWTH = 1.1
@@ -154,7 +151,7 @@ class MainPartBuilds:
         return None
 
     def _run(self) -> None:
-        _give_way()
+        lower_priority()
         with suppress(GivenUp), one_thread():
             while True:
                 with self._changing:
@@ -255,11 +252,6 @@ class _StoppableDisk(Disk):
 
     def replace(self, source: Path, target: Path) -> None:
         self._inner.replace(source, target)
-
-
-def _give_way() -> None:
-    with suppress(AttributeError, OSError):  # where threads have no priorities of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _PRIORITY)
 
 
 def _name(main: MainPart) -> Name:
