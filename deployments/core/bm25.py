@@ -19,6 +19,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from deployments.core.ascending import look_up
+
 K1 = 1.2
 B = 0.75
 PAIR_WEIGHT = 0.4
@@ -57,17 +59,11 @@ def keys_of(rows: Rows, positions: Rows) -> Rows:
 def pair(first: Postings, second: Postings) -> Postings:
     """Where the second term comes right after the first: the places of the first."""
     if len(first.keys) <= len(second.keys):
-        return Postings.of(first.keys[_among(first.keys + 1, second.keys)])
+        _, followed = look_up(first.keys + 1, second.keys)
+        return Postings.of(first.keys[followed])
     before = second.keys - 1
-    return Postings.of(before[_among(before, first.keys)])
-
-
-def _among(keys: Rows, others: Rows) -> npt.NDArray[np.bool_]:
-    """Which of the keys are among others, ascending, of which there are no fewer."""
-    positions = np.searchsorted(others, keys)
-    found = positions < len(others)
-    found[found] = others[positions[found]] == keys[found]
-    return found
+    _, there = look_up(before, first.keys)
+    return Postings.of(before[there])
 
 
 @dataclass(frozen=True, slots=True)

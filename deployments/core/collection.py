@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deployments.core.ascending import look_up
 from deployments.core.exact_search import Rows, Scores, best_rows
 from deployments.core.main_part import MainPart, Sequences
 from deployments.core.segments import Vectors
@@ -55,13 +56,8 @@ class Snapshot:
 
     def live_among(self, sequences: Sequences) -> Sequences:
         """Those of these sequence numbers, ascending, whose rows are here and not deleted."""
-        positions = np.searchsorted(self.sequences, sequences)
-        here = positions < len(self.sequences)
-        here[here] = self.sequences[positions[here]] == sequences[here]
-        found = positions[here]
-        dead = np.searchsorted(self.dead, found)
-        deleted = dead < len(self.dead)
-        deleted[deleted] = self.dead[dead[deleted]] == found[deleted]
+        positions, here = look_up(sequences, self.sequences)
+        _, deleted = look_up(positions[here], self.dead)
         alive: Sequences = sequences[here][~deleted]
         return alive
 

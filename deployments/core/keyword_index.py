@@ -9,6 +9,7 @@ import numpy as np
 
 from deployments.core import bm25, keyword_sql
 from deployments.core.analyzer import terms
+from deployments.core.ascending import look_up
 from deployments.core.bm25 import Postings, Rows, Rowset, Scores
 from deployments.core.collection import Snapshot
 from deployments.core.errors import StoreDamaged
@@ -105,9 +106,7 @@ class KeywordIndex:
         first = int(np.searchsorted(snapshot.sequences, self._read_to, side="right"))
         new = snapshot.live_among(snapshot.sequences[first:])
         sequences, lengths = keyword_sql.lengths_after(reader.connection, self._read_to)
-        positions = np.searchsorted(sequences, new)
-        known = positions < len(sequences)
-        known[known] = sequences[positions[known]] == new[known]
+        positions, known = look_up(new, sequences)
         if not known.all():
             raise StoreDamaged(f"The store has no keywords of row {new[~known][0]}. {RESTORE}")
         if len(new) > max(_FEW_ROWS, len(self._sequences) // 4):
@@ -145,9 +144,7 @@ class KeywordIndex:
         return postings
 
     def _keys(self, sequences: Sequences, positions: Rows) -> Rows:
-        rows = np.searchsorted(self._sequences, sequences)
-        known = rows < len(self._sequences)
-        known[known] = self._sequences[rows[known]] == sequences[known]
+        rows, known = look_up(sequences, self._sequences)
         if not known.all():
             raise StoreDamaged(
                 f"The store has keywords of row {sequences[~known][0]}, which isn't there. "

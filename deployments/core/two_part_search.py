@@ -8,6 +8,7 @@ name can be missed.
 import numpy as np
 import numpy.typing as npt
 
+from deployments.core.ascending import look_up
 from deployments.core.exact_search import (
     Rows,
     Scores,
@@ -82,12 +83,7 @@ def _may_lack(old: Products, products: Products, count: int, vectors: Vectors) -
 
 def _rows_of(candidates: Sequences, sequences: Sequences, dead: Rows) -> Rows:
     """The rows, ascending, of those sequence numbers that are there and not dead."""
-    rows = np.searchsorted(sequences, candidates)
-    rows = rows[_are_at(sequences, rows, candidates)]
-    return rows[~_are_at(dead, np.searchsorted(dead, rows), rows)]
-
-
-def _are_at(ascending: Sequences, places: Rows, values: Sequences) -> npt.NDArray[np.bool_]:
-    if len(ascending) == 0:
-        return np.zeros(len(values), np.bool_)
-    return ascending[np.minimum(places, len(ascending) - 1)] == values
+    rows, there = look_up(candidates, sequences)
+    rows = rows[there]
+    _, deleted = look_up(rows, dead)
+    return rows[~deleted]
