@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Path, Query
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.responses import RedirectResponse, Response
 
 from deployments import __version__
@@ -95,6 +95,28 @@ Exact = Annotated[
 Mode = Annotated[SearchMode, Query(description="Rank by meaning, by words (BM25), or by both.")]
 Explain = Annotated[bool, Query(description="Say why each result is where it is.")]
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
+
+
+async def _search_by_url(
+    query: Question,
+    top_k: TopK = 10,
+    min_similarity: MinSimilarity = 0.0,
+    exact: Exact = False,
+    mode: Mode = SearchMode.SEMANTIC,
+    explain: Explain = False,
+) -> SearchRequest:
+    return SearchRequest(
+        query=query,
+        top_k=top_k,
+        min_similarity=min_similarity,
+        exact=exact,
+        mode=mode,
+        explain=explain,
+    )
+
+
+SearchByUrl = Annotated[SearchRequest, Depends(_search_by_url)]
+"""What the search routes have in common in their query."""
 
 _READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
 _BODY = problem_responses(UnreadableBody, BodyTooLarge)
@@ -188,26 +210,9 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             summary=f"Search {path.rsplit('/', 1)[1]}",
             name=f"search_{embedding_type}s",
         )
-        async def search_type(
-            query: Question,
-            top_k: TopK = 10,
-            min_similarity: MinSimilarity = 0.0,
-            exact: Exact = False,
-            mode: Mode = SearchMode.SEMANTIC,
-            explain: Explain = False,
-        ) -> Response:
+        async def search_type(request: SearchByUrl) -> Response:
             """As `POST /search`, by URL."""
-            return await find(
-                SearchRequest(
-                    query=query,
-                    embedding_type=embedding_type,
-                    top_k=top_k,
-                    min_similarity=min_similarity,
-                    exact=exact,
-                    mode=mode,
-                    explain=explain,
-                )
-            )
+            return await find(request.model_copy(update={"embedding_type": embedding_type}))
 
     for embedding_type in EmbeddingType:
         add_search_route(f"/search/{embedding_type}s", embedding_type)
@@ -220,26 +225,10 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
         summary="Search, under the main API's route",
     )
     async def embeddings_search(
-        query: Question,
-        top_k: TopK = 10,
-        embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT,
-        min_similarity: MinSimilarity = 0.0,
-        exact: Exact = False,
-        mode: Mode = SearchMode.SEMANTIC,
-        explain: Explain = False,
+        request: SearchByUrl, embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT
     ) -> Response:
         """As `POST /search`, under the route by which the pipeline's main API offers it."""
-        return await find(
-            SearchRequest(
-                query=query,
-                embedding_type=embedding_type,
-                top_k=top_k,
-                min_similarity=min_similarity,
-                exact=exact,
-                mode=mode,
-                explain=explain,
-            )
-        )
+        return await find(request.model_copy(update={"embedding_type": embedding_type}))
 
     app.include_router(openai_routes(backend, settings))
 
