@@ -4,12 +4,15 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.backend import Ingress
 from deployments.core.settings import Settings
 from deployments.encoder import Encoder
+from deployments.encoders import REST_S
 from deployments.index import Index
+from deployments.scaling import scale_encoders, scale_ingresses
 
 INDEX_APP = "index"
 
@@ -19,8 +22,8 @@ INGRESS_CPUS = 0.1
 INDEX_CPUS = 0.2
 ENCODER_CPUS = 0.5
 
-# An encoder with more calls than this at work and waiting gets company.
-ENCODER_TARGET_CALLS = 4
+# At work and waiting; beyond it a call goes to an encoder on a CPU.
+GPU_ENCODER_CALLS = 16
 
 # Serve looks this often whether a replica that shuts down is idle; its default adds 2 s to Ctrl-C.
 GRACEFUL_SHUTDOWN_WAIT_LOOP_S = 0.2
@@ -41,23 +44,52 @@ def index(args: dict[str, Any]) -> Application:
 def embeddings(args: dict[str, Any]) -> Application:
     """The application `embeddings`: Ingress and Encoder, stateless."""
     settings = Settings.load(args)
+    scale_down_s = settings.embeddings_scale_down_s
     index_handle = DeploymentHandle("Index", INDEX_APP)
-    encoder = _deployment(Encoder, max_ongoing_requests=64, cpus=ENCODER_CPUS)
-    if settings.embeddings_workers > 1:
-        encoder = encoder.options(
-            num_replicas="auto",
-            autoscaling_config={
-                "min_replicas": 1,
-                "max_replicas": settings.embeddings_workers,
-                "target_ongoing_requests": ENCODER_TARGET_CALLS,
-                "upscale_delay_s": 3,
-                "downscale_delay_s": 60,
-            },
-        )
-    ingress = _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS).options(
+    encoder = _scaled(
+        _deployment(Encoder, max_ongoing_requests=64, cpus=ENCODER_CPUS),
+        scale_encoders(least=1, most=settings.embeddings_workers, scale_down_s=scale_down_s),
+    )
+    if settings.embedding_device == "cuda":
+        encoder = encoder.options(ray_actor_options={"num_cpus": ENCODER_CPUS, "num_gpus": 1})
+    gpu_encoder = None
+    cpu_settings = settings
+    if settings.embeddings_gpu_workers:
+        gpu_encoder = _gpu_encoder(settings).bind(settings, index_handle)
+        # Ray doesn't hide a machine's GPUs from a replica that has asked for none.
+        cpu_settings = settings.model_copy(update={"embedding_device": "cpu"})
+    ingress = _scaled(
+        _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS),
+        scale_ingresses(most=settings.embeddings_ingress_workers, scale_down_s=scale_down_s),
+    ).options(
         graceful_shutdown_timeout_s=min(settings.embeddings_timeout_s, INGRESS_SHUTDOWN_TIMEOUT_S)
     )
-    return ingress.bind(settings, encoder.bind(settings, index_handle), index_handle)
+    cpu_encoder = encoder.bind(cpu_settings, index_handle)
+    return ingress.bind(settings, cpu_encoder, gpu_encoder, index_handle)
+
+
+def _gpu_encoder(settings: Settings) -> Deployment:
+    """Encoders that hold a GPU each, none as long as nobody calls them."""
+    return _scaled(
+        _deployment(Encoder, max_ongoing_requests=GPU_ENCODER_CALLS, cpus=ENCODER_CPUS),
+        scale_encoders(
+            least=0,
+            most=settings.embeddings_gpu_workers,
+            # Longer than Encoders believes one to be there that it doesn't call.
+            scale_down_s=max(settings.embeddings_scale_down_s, 2 * REST_S),
+        ),
+    ).options(
+        name="GpuEncoder",
+        max_queued_requests=GPU_ENCODER_CALLS,
+        ray_actor_options={"num_cpus": ENCODER_CPUS, "num_gpus": 1},
+    )
+
+
+def _scaled(deployment: Deployment, scaling: AutoscalingConfig) -> Deployment:
+    if scaling.min_replicas == scaling.max_replicas:
+        return deployment
+    # "auto" is how Serve is told that the numbers are in the other.
+    return deployment.options(num_replicas="auto", autoscaling_config=scaling)
 
 
 def _deployment(kind: type, *, max_ongoing_requests: int, cpus: float) -> Deployment:

@@ -30,6 +30,7 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind
+from deployments.encoders import Encoders
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve
 
@@ -50,16 +51,15 @@ MAX_CHARS_PER_CALL = 500_000
 class ServeBackend:
     """The Backend on Ray Serve. Serves one event loop."""
 
-    def __init__(
-        self, settings: Settings, encoder: DeploymentHandle, index: DeploymentHandle
-    ) -> None:
+    def __init__(self, settings: Settings, encoders: Encoders, index: DeploymentHandle) -> None:
         self._timeout_s = settings.embeddings_timeout_s
-        self._encoder = encoder
+        self._encoders = encoders
         self._index = index
         self._model: ModelIdentity | None = None
         self._searches: Coalescer[Query, Json] = Coalescer(
             self._search_all,
-            max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER * settings.embeddings_workers,
+            max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER
+            * (settings.embeddings_workers + settings.embeddings_gpu_workers),
             max_batch=MAX_QUERIES_PER_CALL,
             full_batch=FULL_BATCH_QUERIES,
             max_waiting=settings.embeddings_max_queued_searches,
@@ -67,11 +67,10 @@ class ServeBackend:
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments; the result has nothing missing."""
-        return await call(
-            lambda: self._encoder.embed.remote(upsert),
-            what="the encoder",
-            timeout_s=self._timeout_s,
+        result: UpsertResult = await self._encoders.call(
+            lambda encoder: encoder.embed.remote(upsert)
         )
+        return result
 
     async def search(self, query: Query) -> Json:
         """Find segments, best first. Searches that wait at the same time share a call."""
@@ -100,11 +99,7 @@ class ServeBackend:
     async def model(self) -> ModelIdentity:
         """The model that encodes; the same for as long as this replica and its encoders live."""
         if self._model is None:
-            self._model = await call(
-                lambda: self._encoder.model.remote(),
-                what="the encoder",
-                timeout_s=self._timeout_s,
-            )
+            self._model = await self._encoders.call(lambda encoder: encoder.model.remote())
         return self._model
 
     async def delete(self, deletion: DeleteMedia) -> int:
@@ -136,10 +131,8 @@ class ServeBackend:
             if stats.damage is not None:
                 raise StoreDamaged(stats.damage.reason)
             # Past the coalescer: health is asked for most when the queue is long.
-            await call(
-                lambda: self._encoder.check.remote(),
-                what="the encoder",
-                timeout_s=HEALTH_TIMEOUT_S,
+            await self._encoders.call(
+                lambda encoder: encoder.check.remote(), timeout_s=HEALTH_TIMEOUT_S
             )
             return stats
         except (NotReady, DeadlineExceeded):
@@ -150,20 +143,15 @@ class ServeBackend:
             raise
 
     async def _encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
-        return await call(
-            lambda: self._encoder.encode.remote(texts, kind, priority),
-            what="the encoder",
-            timeout_s=self._timeout_s,
+        encoded: Encoded = await self._encoders.call(
+            lambda encoder: encoder.encode.remote(texts, kind, priority)
         )
+        return encoded
 
     async def _search_all(self, queries: Sequence[Query]) -> list[Json]:
         # Those that ask the same at the same time share an answer.
         distinct = list(dict.fromkeys(queries))
-        answers = await call(
-            lambda: self._encoder.search.remote(distinct),
-            what="the encoder",
-            timeout_s=self._timeout_s,
-        )
+        answers = await self._encoders.call(lambda encoder: encoder.search.remote(distinct))
         answer_of = dict(zip(distinct, answers, strict=True))
         return [answer_of[query] for query in queries]
 
@@ -197,11 +185,16 @@ class Ingress:
     """The deployment that answers HTTP; stateless."""
 
     def __init__(
-        self, settings: Settings, encoder: DeploymentHandle, index: DeploymentHandle
+        self,
+        settings: Settings,
+        encoder: DeploymentHandle,
+        gpu_encoder: DeploymentHandle | None,
+        index: DeploymentHandle,
     ) -> None:
         log_as_serve()
         self._settings = settings
-        self._backend = ServeBackend(settings, encoder, index)
+        encoders = Encoders(encoder, gpu_encoder, timeout_s=settings.embeddings_timeout_s)
+        self._backend = ServeBackend(settings, encoders, index)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this once, after the constructor."""

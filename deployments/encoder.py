@@ -25,6 +25,7 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind, load_text_encoder
+from deployments.core.workload import Workload
 from deployments.logs import log_as_serve
 from deployments.metrics import EncoderMetrics, Publisher
 
@@ -72,6 +73,7 @@ class Encoder:
             max_batch_tokens=settings.embeddings_batch_tokens,
             max_queued_tokens=settings.embeddings_queued_tokens,
         )
+        self._workload = Workload(self._batcher.stats)
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
         metrics, batcher, queries = EncoderMetrics(), self._batcher, self._queries
         self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
@@ -108,6 +110,10 @@ class Encoder:
     async def model(self) -> ModelIdentity:
         """The model that encodes."""
         return self._batcher.encoder.identity
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What Serve asks for from time to time and gives to the policy of `scaling`."""
+        return self._workload.read()
 
     async def _search_index(self, groups: list[_Group]) -> list[list[Json]]:
         """One call for the searches of all groups that were encoded together."""

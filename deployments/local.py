@@ -37,6 +37,9 @@ RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",
     # Of one call between replicas, instead of 4 MiB: a request of many long segments is one call.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(256 * 1024 * 1024),
+    # How soon load makes more replicas; 10 s else.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     # A cluster keeps a leaving replica reachable for 30 s. Here nobody else routes to it, and
     # Ctrl-C would wait for it, and cut the index off before it has closed its folder.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",

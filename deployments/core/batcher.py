@@ -59,6 +59,9 @@ class BatcherStats:
     failed_batches: int = 0
     tokenize_seconds: float = 0.0
     encode_seconds: float = 0.0
+    """Summed over forward passes, of which a query's and a bulk one may run at the same time."""
+    busy_seconds: float = 0.0
+    """With at least one forward pass."""
 
 
 class _Lane:
@@ -120,13 +123,19 @@ class TokenBatcher:
                 Priority.BULK: _Lane(bulk_encoder, self._queue.take_bulk, lower_priority),
             }
         self._tokenize_threads = ThreadPoolExecutor(4, thread_name_prefix="tokenize")
+        self._running = 0
+        self._busy_since = 0.0
         self._stats = BatcherStats()
         self._closed = False
 
     def stats(self) -> BatcherStats:
         """A copy of the counters."""
+        busy = self._stats.busy_seconds
+        if self._running:
+            busy += time.perf_counter() - self._busy_since
         return replace(
             self._stats,
+            busy_seconds=busy,
             queued_query_tokens=self._queued[Priority.QUERY],
             queued_bulk_tokens=self._queued[Priority.BULK],
         )
@@ -244,6 +253,9 @@ class TokenBatcher:
             row.job.tokens_queued -= len(row.tokens)
             self._queued[row.job.priority] -= len(row.tokens)
         started = time.perf_counter()
+        if not self._running:
+            self._busy_since = started
+        self._running += 1
         try:
             vectors = await asyncio.get_running_loop().run_in_executor(
                 lane.thread, lane.encoder.encode, batch.tokens
@@ -256,7 +268,11 @@ class TokenBatcher:
                 self._finish(job, _as_service_error(error))
             return
         finally:
-            self._stats.encode_seconds += time.perf_counter() - started
+            ended = time.perf_counter()
+            self._stats.encode_seconds += ended - started
+            self._running -= 1
+            if not self._running:
+                self._stats.busy_seconds += ended - self._busy_since
         self._stats.batches += 1
         self._stats.rows += len(rows)
         self._stats.duplicate_rows += len(rows) - len(batch.tokens)

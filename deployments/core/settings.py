@@ -15,7 +15,9 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.core.errors import SettingsError
@@ -61,6 +63,9 @@ class Settings(BaseSettings):
     faiss_index_type_clip: IndexType | None = None
 
     embeddings_workers: int = Field(default=1, ge=1, le=1024)
+    embeddings_gpu_workers: int = Field(default=0, ge=0, le=1024)
+    embeddings_ingress_workers: int = Field(default=1, ge=1, le=1024)
+    embeddings_scale_down_s: float = Field(default=60.0, ge=1, le=86_400, allow_inf_nan=False)
     embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
     embeddings_batch_tokens: int = Field(default=512, ge=64, le=1_048_576)
     embeddings_query_cache: int = Field(default=10_000, ge=0, le=10_000_000)
@@ -76,6 +81,16 @@ class Settings(BaseSettings):
     embeddings_max_top_k: int = Field(default=1000, ge=1, le=100_000)
     embeddings_max_queued_searches: int = Field(default=1024, ge=1)
     embeddings_timeout_s: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_gpu_workers(self) -> Self:
+        if self.embeddings_gpu_workers and self.embedding_device != "auto":
+            raise PydanticCustomError(
+                "gpu_workers",
+                "EMBEDDINGS_GPU_WORKERS adds encoders on GPUs to those on CPUs, and "
+                "EMBEDDING_DEVICE puts all of them on one kind; leave one of them out",
+            )
+        return self
 
     def index_types(self) -> dict[EmbeddingType, IndexType]:
         """The type of each index: its own setting, else the common one."""
@@ -123,7 +138,9 @@ def _unknown(name: str, source: str) -> str:
 
 
 def _invalid(location: tuple[int | str, ...], message: str, args: Mapping[str, Any]) -> str:
-    name = str(location[0]) if location else "settings"
+    if not location:
+        return f"  {message}"
+    name = str(location[0])
     source, shown, value = "args", name, args.get(name)
     if name not in args:
         source, shown = "the environment", name.upper()
