@@ -22,6 +22,9 @@ INGRESS_CPUS = 0.1
 INDEX_CPUS = 0.2
 ENCODER_CPUS = 0.5
 
+# More than the Ingress takes by its own limits, which tell a client why.
+INGRESS_REQUESTS = 8192
+
 # At work and waiting; beyond it a call goes to an encoder on a CPU.
 GPU_ENCODER_CALLS = 16
 
@@ -59,7 +62,7 @@ def embeddings(args: dict[str, Any]) -> Application:
         # Ray doesn't hide a machine's GPUs from a replica that has asked for none.
         cpu_settings = settings.model_copy(update={"embedding_device": "cpu"})
     ingress = _scaled(
-        _deployment(Ingress, max_ongoing_requests=2048, cpus=INGRESS_CPUS),
+        _deployment(Ingress, max_ongoing_requests=INGRESS_REQUESTS, cpus=INGRESS_CPUS),
         scale_ingresses(most=settings.embeddings_ingress_workers, scale_down_s=scale_down_s),
     ).options(
         graceful_shutdown_timeout_s=min(settings.embeddings_timeout_s, INGRESS_SHUTDOWN_TIMEOUT_S)

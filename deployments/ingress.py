@@ -126,7 +126,11 @@ _WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, Stor
 def create_app(backend: Backend, settings: Settings) -> FastAPI:
     """The ASGI application that answers the REST API with a backend."""
     app = FastAPI(title="embeddings-service", version=__version__, description=DESCRIPTION)
-    app.add_middleware(BodyLimit, max_bytes=settings.embeddings_max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.embeddings_max_body_bytes,
+        max_held_bytes=settings.embeddings_max_held_bytes,
+    )
     app.add_middleware(OpenAIErrors)
     add_error_handlers(app)
 

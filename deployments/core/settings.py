@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     embeddings_salvage: bool = False
 
     embeddings_max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    embeddings_max_held_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
     embeddings_max_segments: int = Field(default=2000, ge=1, le=100_000)
     embeddings_max_text_chars: int = Field(default=20_000, ge=1)
     embeddings_max_top_k: int = Field(default=1000, ge=1, le=100_000)
