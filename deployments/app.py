@@ -22,8 +22,10 @@ INGRESS_CPUS = 0.1
 INDEX_CPUS = 0.2
 ENCODER_CPUS = 0.5
 
-# More than the Ingress takes by its own limits, which tell a client why.
+# More than they take by their own limits, which tell a client why. A call that Serve keeps waiting
+# would also hold up those that go first in the Encoder.
 INGRESS_REQUESTS = 8192
+ENCODER_CALLS = 4096
 
 # At work and waiting; beyond it a call goes to an encoder on a CPU.
 GPU_ENCODER_CALLS = 16
@@ -50,7 +52,7 @@ def embeddings(args: dict[str, Any]) -> Application:
     scale_down_s = settings.embeddings_scale_down_s
     index_handle = DeploymentHandle("Index", INDEX_APP)
     encoder = _scaled(
-        _deployment(Encoder, max_ongoing_requests=64, cpus=ENCODER_CPUS),
+        _deployment(Encoder, max_ongoing_requests=ENCODER_CALLS, cpus=ENCODER_CPUS),
         scale_encoders(least=1, most=settings.embeddings_workers, scale_down_s=scale_down_s),
     )
     if settings.embedding_device == "cuda":

@@ -63,6 +63,8 @@ class ServeBackend:
             max_batch=MAX_QUERIES_PER_CALL,
             full_batch=FULL_BATCH_QUERIES,
             max_waiting=settings.embeddings_max_queued_searches,
+            # What has to wait longer would only be given up after all that time.
+            max_wait_s=settings.embeddings_timeout_s / 2,
         )
 
     async def embed(self, upsert: Upsert) -> UpsertResult:

@@ -72,6 +72,8 @@ class Encoder:
             bulk_encoder=encoder.for_bulk(),
             max_batch_tokens=settings.embeddings_batch_tokens,
             max_queued_tokens=settings.embeddings_queued_tokens,
+            # What has to wait longer would only be given up after all that time.
+            max_wait_s=settings.embeddings_timeout_s / 2,
         )
         self._workload = Workload(self._batcher.stats)
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)

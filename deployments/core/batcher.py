@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,9 @@ TEXTS_PER_TOKENIZATION = 128
 
 TOKENS_WITHOUT_THREAD = 128
 """Tokenising so few takes less than handing them to a thread and back: half a millisecond."""
+
+SPEED_MEMORY = 0.9
+"""Of a lane's measured speed, the part that the next micro-batch leaves."""
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; used to estimate a call's tokens before it is tokenised."""
@@ -45,6 +49,8 @@ class BatcherStats:
 
     queued_query_tokens: int = 0
     queued_bulk_tokens: int = 0
+    queued_seconds: float = 0.0
+    """How long what waits takes at the speed of the last micro-batches."""
     batches: int = 0
     rows: int = 0
     """Texts that got a vector."""
@@ -79,6 +85,14 @@ class _Lane:
             1, thread_name_prefix="encode", initializer=prepare_thread or (lambda: None)
         )
         self.worker: asyncio.Task[None] | None = None
+        self.seconds_a_token = 0.0
+        """Of the last micro-batches; 0 before the first."""
+
+    def encoded(self, tokens: int, seconds: float) -> None:
+        """Learn the speed from a micro-batch."""
+        now = seconds / tokens
+        before = self.seconds_a_token or now
+        self.seconds_a_token = SPEED_MEMORY * before + (1 - SPEED_MEMORY) * now
 
 
 class TokenBatcher:
@@ -93,7 +107,8 @@ class TokenBatcher:
     in it. Serves one event loop.
 
     A micro-batch has at most `max_batch_tokens`, padding included. A call that would make more
-    than `max_queued_tokens` of its priority wait is refused, unless nothing waits.
+    than `max_queued_tokens` of its priority wait is refused, unless nothing waits; so is one before
+    which more waits than is encoded in `max_wait_s`, by the speed so far.
     """
 
     def __init__(
@@ -102,6 +117,7 @@ class TokenBatcher:
         *,
         max_batch_tokens: int,
         max_queued_tokens: int,
+        max_wait_s: float = math.inf,
         bulk_encoder: TextEncoder | None = None,
     ) -> None:
         if min(max_batch_tokens, max_queued_tokens) < 1:
@@ -111,6 +127,7 @@ class TokenBatcher:
             )
         self.encoder = encoder
         self._max_queued_tokens = max_queued_tokens
+        self._max_wait_s = max_wait_s
         self._queue = MicroBatchQueue(max_batch_tokens)
         self._queued = {Priority.QUERY: 0, Priority.BULK: 0}
         self._jobs: set[Job] = set()
@@ -138,6 +155,7 @@ class TokenBatcher:
             busy_seconds=busy,
             queued_query_tokens=self._queued[Priority.QUERY],
             queued_bulk_tokens=self._queued[Priority.BULK],
+            queued_seconds=sum(map(self._wait_s, Priority)),
         )
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
@@ -174,13 +192,7 @@ class TokenBatcher:
         self, texts: Sequence[str], kind: TextKind, priority: Priority
     ) -> list[Tokens]:
         expected = self._expected_tokens(texts)
-        queued = self._queued[priority]
-        if queued and queued + expected > self._max_queued_tokens:
-            self._stats.overloaded_calls += 1
-            raise Overloaded(
-                f"{queued} tokens are waiting to be encoded and this request has about {expected}; "
-                f"the limit is {self._max_queued_tokens}; try again later"
-            )
+        self._refuse_if_overloaded(expected, priority)
         if expected <= TOKENS_WITHOUT_THREAD:
             return self.encoder.tokenize(texts, kind)
         loop = asyncio.get_running_loop()
@@ -199,6 +211,26 @@ class TokenBatcher:
             self._queued[priority] -= expected
             self._stats.tokenize_seconds += time.perf_counter() - started
         return tokens
+
+    def _refuse_if_overloaded(self, expected: int, priority: Priority) -> None:
+        queued, wait_s = self._queued[priority], self._wait_s(priority)
+        if queued and queued + expected > self._max_queued_tokens:
+            reason = (
+                f"{queued} tokens are waiting to be encoded and this request has about {expected}; "
+                f"the limit is {self._max_queued_tokens}"
+            )
+        elif wait_s > self._max_wait_s:
+            reason = (
+                f"what is waiting to be encoded takes about {wait_s:.0f} s; the limit is "
+                f"{self._max_wait_s:g} s"
+            )
+        else:
+            return
+        self._stats.overloaded_calls += 1
+        raise Overloaded(f"{reason}; try again later")
+
+    def _wait_s(self, priority: Priority) -> float:
+        return self._queued[priority] * self._lanes[priority].seconds_a_token
 
     def _expected_tokens(self, texts: Sequence[str]) -> int:
         limit = self.encoder.max_tokens
@@ -273,6 +305,7 @@ class TokenBatcher:
             self._running -= 1
             if not self._running:
                 self._stats.busy_seconds += ended - self._busy_since
+        lane.encoded(batch.useful_tokens, ended - started)
         self._stats.batches += 1
         self._stats.rows += len(rows)
         self._stats.duplicate_rows += len(rows) - len(batch.tokens)

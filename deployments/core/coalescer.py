@@ -2,12 +2,16 @@
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
 from deployments.core.errors import NotReady, Overloaded, ServiceError
+
+SPEED_MEMORY = 0.8
+"""Of the measured time of an item, the part that the next call leaves."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,8 +25,8 @@ class Coalescer(Generic[Item, Result]):
     `full_batch` of them wait and fewer than `max_in_flight` calls run.
 
     `call` gets 1 to `max_batch` items and returns one result or exception for each, in order.
-    More than `max_waiting` items that aren't sent yet are refused with Overloaded. Serves one
-    event loop.
+    More than `max_waiting` items that aren't sent yet are refused with Overloaded, and so are any
+    behind as many as are answered in `max_wait_s`, by the speed so far. Serves one event loop.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Coalescer(Generic[Item, Result]):
         max_batch: int,
         max_waiting: int,
         full_batch: int = 1,
+        max_wait_s: float = math.inf,
     ) -> None:
         if min(max_in_flight, max_batch, max_waiting, full_batch) < 1:
             raise ValueError(
@@ -44,6 +49,9 @@ class Coalescer(Generic[Item, Result]):
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._full_batch = full_batch
+        self._max_wait_s = max_wait_s
+        self._seconds_an_item = 0.0
+        self._answered_at = -math.inf
         self._waiting: dict[asyncio.Future[Result], Item] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._flush_is_due = False
@@ -69,6 +77,12 @@ class Coalescer(Generic[Item, Result]):
             raise NotReady("this replica is shutting down; send the request again")
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(f"{len(self._waiting)} requests are waiting already; try again later")
+        wait_s = len(self._waiting) * self._seconds_an_item
+        if wait_s > self._max_wait_s:
+            raise Overloaded(
+                f"{len(self._waiting)} requests are waiting already, which takes about "
+                f"{wait_s:.0f} s; try again later"
+            )
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting[future] = item
         self._flush_soon()
@@ -126,6 +140,8 @@ class Coalescer(Generic[Item, Result]):
         self._flush_soon()
 
     async def _send(self, batch: list[tuple[asyncio.Future[Result], Item]]) -> None:
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
         try:
             results = await self._call([item for _, item in batch])
             if len(results) != len(batch):
@@ -134,6 +150,12 @@ class Coalescer(Generic[Item, Result]):
             for future, _ in batch:
                 _fail(future, error)
             return
+        # Calls overlap: what counts is how long after the one before this one's answers came.
+        now = loop.time()
+        seconds = (now - max(sent_at, self._answered_at)) / len(batch)
+        before = self._seconds_an_item or seconds
+        self._seconds_an_item = SPEED_MEMORY * before + (1 - SPEED_MEMORY) * seconds
+        self._answered_at = now
         for (future, _), result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 _fail(future, result)

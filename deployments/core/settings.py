@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     embeddings_max_segments: int = Field(default=2000, ge=1, le=100_000)
     embeddings_max_text_chars: int = Field(default=20_000, ge=1)
     embeddings_max_top_k: int = Field(default=1000, ge=1, le=100_000)
-    embeddings_max_queued_searches: int = Field(default=1024, ge=1)
+    embeddings_max_queued_searches: int = Field(default=512, ge=1)
     embeddings_timeout_s: float = Field(default=60.0, gt=0, le=3600, allow_inf_nan=False)
 
     @model_validator(mode="after")

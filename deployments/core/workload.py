@@ -26,12 +26,10 @@ class Workload:
         """The work since the last read and the work that waits.
 
         `busy` is the share of the time, 0 to 1, in which something was encoded. `queued_seconds`
-        is how long what waits takes at the speed so far: 0 as long as that isn't known.
+        is how long what waits takes at the speed of the last micro-batches.
         """
         stats, now = self._stats(), self._clock()
         elapsed = now - self._read_at
         busy = (stats.busy_seconds - self._busy_s) / elapsed if elapsed > 0 else 0.0
         self._busy_s, self._read_at = stats.busy_seconds, now
-        queued = stats.queued_query_tokens + stats.queued_bulk_tokens
-        seconds_a_token = stats.busy_seconds / stats.useful_tokens if stats.useful_tokens else 0.0
-        return {"busy": min(max(busy, 0.0), 1.0), "queued_seconds": queued * seconds_a_token}
+        return {"busy": min(max(busy, 0.0), 1.0), "queued_seconds": stats.queued_seconds}

@@ -218,6 +218,28 @@ async def test_too_much_queued_work_is_refused_at_once():
     await batcher.close()
 
 
+async def test_what_would_wait_too_long_at_the_speed_so_far_is_refused():
+    encoder = HeldTextEncoder()
+    batcher = TokenBatcher(encoder, max_batch_tokens=4, max_queued_tokens=100_000, max_wait_s=0.05)
+    first = asyncio.create_task(batcher.encode(["a b c"], "query", QUERY))
+    await begun(encoder)
+    assert batcher.stats().queued_seconds == 0, "of the speed nothing is known yet"
+    await asyncio.sleep(0.1)
+    encoder.let_end()
+    await first
+    running = asyncio.create_task(batcher.encode(["d e f"], "query", QUERY))
+    await begun(encoder)
+    waiting = await queued(batcher, ["g h i"], QUERY, 4)
+    assert batcher.stats().queued_seconds > 0.05
+    with pytest.raises(Overloaded, match=r"takes about 0 s; the limit is 0\.05 s"):
+        await batcher.encode(["j"], "query", QUERY)
+    assert batcher.stats().overloaded_calls == 1
+    encoder.let_end(2)
+    await asyncio.gather(running, waiting)
+    encoder.let_end()
+    await batcher.encode(["j"], "query", QUERY)
+
+
 async def test_bulk_leaves_queries_their_own_room():
     encoder = HeldTextEncoder()
     batcher = batcher_of(encoder, max_queued_tokens=5)

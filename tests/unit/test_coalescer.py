@@ -312,3 +312,23 @@ def test_every_interleaving_answers_every_item_once(steps, max_in_flight, max_ba
         assert coalescer.waiting == coalescer.in_flight == 0
 
     asyncio.run(run())
+
+
+async def test_what_would_wait_too_long_at_the_speed_so_far_is_refused():
+    calls = Calls(held=True)
+    coalescer = Coalescer(calls, max_in_flight=1, max_batch=1, max_waiting=100, max_wait_s=0.05)
+    first = asyncio.create_task(coalescer.submit(1))
+    await asyncio.sleep(0.1)
+    calls.release.release()
+    assert await first == 2
+    running = asyncio.create_task(coalescer.submit(2))
+    while not coalescer.in_flight:
+        await asyncio.sleep(0)
+    waiting = asyncio.create_task(coalescer.submit(3))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="1 requests are waiting already, which takes about 0 s"):
+        await coalescer.submit(4)
+    for _ in range(3):
+        calls.release.release()
+    assert await asyncio.gather(running, waiting) == [4, 6]
+    assert await coalescer.submit(5) == 10, "nothing waits any more"
