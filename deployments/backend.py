@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
@@ -19,6 +20,7 @@ from deployments.core.errors import (
     ServiceError,
     StoreDamaged,
 )
+from deployments.core.exposure import check_exposure
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -200,6 +202,7 @@ class Ingress:
         self, settings: Settings, encoder: DeploymentHandle, index: DeploymentHandle
     ) -> None:
         log_as_serve()
+        check_exposure(settings, _get_global_client().http_config.host)
         self._settings = settings
         self._backend = ServeBackend(settings, encoder, index)
 
