@@ -34,6 +34,8 @@ from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve
+from deployments.metrics import IngressMetrics, Publisher, SearchCalls
+from deployments.request_ids import current_request_id, work_for
 
 # For each encoder one call that it works on and one that is on its way.
 CALLS_IN_FLIGHT_PER_ENCODER = 2
@@ -48,6 +50,9 @@ ERRORS_MODULE = f"{ServiceError.__module__}."
 MAX_TEXTS_PER_CALL = 256
 MAX_CHARS_PER_CALL = 500_000
 
+_Asked = tuple[Query, str]
+"""A query, and the id of the request that asks it."""
+
 
 class ServeBackend:
     """The Backend on Ray Serve. Serves one event loop."""
@@ -59,7 +64,8 @@ class ServeBackend:
         self._encoder = encoder
         self._index = index
         self._model: ModelIdentity | None = None
-        self._searches: Coalescer[Query, Json] = Coalescer(
+        self._calls = SearchCalls()
+        self._searches: Coalescer[_Asked, Json] = Coalescer(
             self._search_all,
             max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER * settings.embeddings_workers,
             max_batch=MAX_QUERIES_PER_CALL,
@@ -81,12 +87,18 @@ class ServeBackend:
             # From here on and not from the call: while the index restarts, others' calls hold
             # the places of those that wait.
             async with asyncio.timeout(self._timeout_s):
-                return await self._searches.submit(query)
+                return await self._searches.submit((query, current_request_id()))
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the search wasn't answered within {self._timeout_s:g} s; `serve status` tells "
                 "whether encoder and index run"
             ) from None
+
+    @property
+    def search_calls(self) -> SearchCalls:
+        """What was sent so far, and what waits now."""
+        self._calls.waiting = self._searches.waiting
+        return self._calls
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """Vectors and numbers of tokens of texts that aren't stored."""
@@ -158,7 +170,11 @@ class ServeBackend:
             timeout_s=self._timeout_s,
         )
 
-    async def _search_all(self, queries: Sequence[Query]) -> list[Json]:
+    async def _search_all(self, asked: Sequence[_Asked]) -> list[Json]:
+        work_for(request_id for _, request_id in asked)
+        queries = [query for query, _ in asked]
+        self._calls.queries += len(queries)
+        self._calls.calls += 1
         # Those that ask the same at the same time share an answer.
         distinct = list(dict.fromkeys(queries))
         answers = await call(
@@ -205,7 +221,10 @@ class Ingress:
         check_exposure(settings, _get_global_client().http_config.host)
         self._settings = settings
         self._backend = ServeBackend(settings, encoder, index)
+        self._metrics = IngressMetrics()
+        backend, metrics = self._backend, self._metrics
+        self._publisher = Publisher(lambda: metrics.publish(backend.search_calls))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this once, after the constructor."""
-        return create_app(self._backend, self._settings)
+        return create_app(self._backend, self._settings, self._metrics.request)

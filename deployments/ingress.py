@@ -52,6 +52,7 @@ from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
+from deployments.request_log import Observe, RequestLog
 from deployments.secure_headers import SecureHeaders
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
@@ -129,7 +130,7 @@ _BODY = problem_responses(UnreadableBody, BodyTooLarge)
 _WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
 
 
-def create_app(backend: Backend, settings: Settings) -> FastAPI:
+def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *_: None) -> FastAPI:
     """The ASGI application that answers the REST API with a backend."""
     app = FastAPI(
         title="embeddings-service",
@@ -143,6 +144,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     app.add_middleware(Access, settings=settings)
     app.add_middleware(OpenAIErrors)
     app.add_middleware(SecureHeaders)
+    app.add_middleware(RequestLog, observe=observe)
     add_error_handlers(app)
     add_docs_page(app)
 

@@ -15,8 +15,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}")
-# Serve puts every id into the metadata of a call.
-_MOST_TOGETHER = 64
 
 
 def middlewares() -> list[Middleware]:
@@ -48,5 +46,4 @@ def current_request_id() -> str:
 
 def work_for(request_ids: Iterable[str]) -> None:
     """Let calls and log lines of this task bear the ids of all requests that it works for."""
-    distinct = [request_id for request_id in dict.fromkeys(request_ids) if request_id]
-    _set_request_context(request_id=",".join(distinct[:_MOST_TOGETHER]))
+    _set_request_context(request_id=",".join(filter(None, dict.fromkeys(request_ids))))
