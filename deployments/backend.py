@@ -44,6 +44,8 @@ MAX_QUERIES_PER_CALL = 64
 # runs, since a call itself costs as much as encoding a query.
 FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
+READY_CHECK_PERIOD_S = 15.0
+READY_CHECK_TIMEOUT_S = 30.0
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
@@ -224,7 +226,18 @@ class Ingress:
         self._metrics = IngressMetrics()
         backend, metrics = self._backend, self._metrics
         self._publisher = Publisher(lambda: metrics.publish(backend.search_calls))
+        self._loop = asyncio.get_running_loop()
+        self._checks = Publisher(self._publish_ready, READY_CHECK_PERIOD_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this once, after the constructor."""
         return create_app(self._backend, self._settings, self._metrics.request)
+
+    def _publish_ready(self) -> None:
+        check = asyncio.run_coroutine_threadsafe(self._backend.check(), self._loop)
+        try:
+            check.result(timeout=READY_CHECK_TIMEOUT_S)
+        except (ServiceError, TimeoutError):
+            self._metrics.ready(False)
+        else:
+            self._metrics.ready(True)

@@ -78,6 +78,9 @@ class IngressMetrics:
     """What an Ingress was asked, what it answered, and how its searches share calls."""
 
     def __init__(self) -> None:
+        self._ready = Gauge(
+            "embeddings_ready", "1 if an encode and a search really worked just now, else 0."
+        )
         self._counts: collections.Counter[tuple[str, str, int]] = collections.Counter()
         self._requests = Total(
             "embeddings_http_requests_total",
@@ -106,6 +109,10 @@ class IngressMetrics:
         """Observe an answer."""
         self._counts[route, method, int(status)] += 1
         self._seconds.observe(seconds, {"route": route})
+
+    def ready(self, works: bool) -> None:
+        """Publish whether requests can be served."""
+        self._ready.set(int(works))
 
     def publish(self, calls: SearchCalls) -> None:
         """Publish what was counted."""
