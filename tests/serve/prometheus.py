@@ -9,12 +9,12 @@ import requests
 from tests.serve.logs import session_folder
 from tests.serve.service import Service
 
-_SERIES = re.compile(r"^ray_(embeddings_\w+)\{(.*)\} (\S+)$")
+_SERIES = re.compile(r"^ray_((?:embeddings|serve)_\w+)\{(.*)\} (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Metrics:
-    """The service's own metrics at one moment."""
+    """The metrics of the service and of Serve at one moment, without Ray's prefix."""
 
     def __init__(self, text: str) -> None:
         found = (_SERIES.match(line) for line in text.splitlines())

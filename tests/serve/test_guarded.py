@@ -9,6 +9,7 @@ import psutil
 import pytest
 import requests
 
+from tests.monitoring.expressions import alert_expressions, dashboard_expressions, metrics_in
 from tests.serve.logs import log_files, replica_lines
 from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
@@ -242,6 +243,7 @@ def test_requests_are_counted_by_route_and_status(guarded):
             and found.value(requests_total, status="401")
             and found.value("embeddings_ingress_queries_total")
             and found.value("embeddings_encoder_call_seconds_count", priority="query")
+            and found.value("embeddings_ready") == 1
         ),
     )
     assert metrics.value(requests_total, route="/search", method="POST", status="200") >= 1
@@ -249,3 +251,21 @@ def test_requests_are_counted_by_route_and_status(guarded):
     queries = metrics.value("embeddings_ingress_queries_total")
     assert queries >= metrics.value("embeddings_ingress_encoder_calls_total") >= 1
     assert metrics.value("embeddings_ingress_waiting_searches") == 0
+
+
+def test_the_dashboard_and_the_alerts_know_serve_s_metrics(guarded):
+    """Those of the service itself are checked against its code, without a cluster."""
+    expressions = dashboard_expressions() | alert_expressions()
+    asked = {
+        name
+        for name in set().union(*map(metrics_in, expressions.values()))
+        if name.startswith("ray_serve_")
+    }
+    assert asked
+    of_the_index = {"application": "index", "deployment": "Index"}
+    wait_for_metrics(
+        guarded,
+        lambda found: all(
+            found.value(name.removeprefix("ray_"), **of_the_index) is not None for name in asked
+        ),
+    )

