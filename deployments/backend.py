@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
@@ -19,6 +20,7 @@ from deployments.core.errors import (
     ServiceError,
     StoreDamaged,
 )
+from deployments.core.exposure import check_exposure
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -33,6 +35,8 @@ from deployments.core.text_encoder import TextKind
 from deployments.encoders import Encoders
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve
+from deployments.metrics import IngressMetrics, Publisher, SearchCalls
+from deployments.request_ids import current_request_id, work_for
 
 # For each encoder one call that it works on and one that is on its way.
 CALLS_IN_FLIGHT_PER_ENCODER = 2
@@ -41,11 +45,16 @@ MAX_QUERIES_PER_CALL = 64
 # runs, since a call itself costs as much as encoding a query.
 FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
+READY_CHECK_PERIOD_S = 15.0
+READY_CHECK_TIMEOUT_S = 30.0
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
 MAX_TEXTS_PER_CALL = 256
 MAX_CHARS_PER_CALL = 500_000
+
+_Asked = tuple[Query, str]
+"""A query, and the id of the request that asks it."""
 
 
 class ServeBackend:
@@ -56,7 +65,8 @@ class ServeBackend:
         self._encoders = encoders
         self._index = index
         self._model: ModelIdentity | None = None
-        self._searches: Coalescer[Query, Json] = Coalescer(
+        self._calls = SearchCalls()
+        self._searches: Coalescer[_Asked, Json] = Coalescer(
             self._search_all,
             max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER
             * (settings.embeddings_workers + settings.embeddings_gpu_workers),
@@ -80,12 +90,18 @@ class ServeBackend:
             # From here on and not from the call: while the index restarts, others' calls hold
             # the places of those that wait.
             async with asyncio.timeout(self._timeout_s):
-                return await self._searches.submit(query)
+                return await self._searches.submit((query, current_request_id()))
         except TimeoutError:
             raise DeadlineExceeded(
                 f"the search wasn't answered within {self._timeout_s:g} s; `serve status` tells "
                 "whether encoder and index run"
             ) from None
+
+    @property
+    def search_calls(self) -> SearchCalls:
+        """What was sent so far, and what waits now."""
+        self._calls.waiting = self._searches.waiting
+        return self._calls
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """Vectors and numbers of tokens of texts that aren't stored."""
@@ -133,7 +149,7 @@ class ServeBackend:
             if stats.damage is not None:
                 raise StoreDamaged(stats.damage.reason)
             # Past the coalescer: health is asked for most when the queue is long.
-            await self._encoders.call(
+            await self._encoders.call_cpu(
                 lambda encoder: encoder.check.remote(), timeout_s=HEALTH_TIMEOUT_S
             )
             return stats
@@ -150,7 +166,11 @@ class ServeBackend:
         )
         return encoded
 
-    async def _search_all(self, queries: Sequence[Query]) -> list[Json]:
+    async def _search_all(self, asked: Sequence[_Asked]) -> list[Json]:
+        work_for(request_id for _, request_id in asked)
+        queries = [query for query, _ in asked]
+        self._calls.queries += len(queries)
+        self._calls.calls += 1
         # Those that ask the same at the same time share an answer.
         distinct = list(dict.fromkeys(queries))
         answers = await self._encoders.call(lambda encoder: encoder.search.remote(distinct))
@@ -194,10 +214,25 @@ class Ingress:
         index: DeploymentHandle,
     ) -> None:
         log_as_serve()
+        check_exposure(settings, _get_global_client().http_config.host)
         self._settings = settings
         encoders = Encoders(encoder, gpu_encoder, timeout_s=settings.embeddings_timeout_s)
         self._backend = ServeBackend(settings, encoders, index)
+        self._metrics = IngressMetrics()
+        backend, metrics = self._backend, self._metrics
+        self._publisher = Publisher(lambda: metrics.publish(backend.search_calls))
+        self._loop = asyncio.get_running_loop()
+        self._checks = Publisher(self._publish_ready, READY_CHECK_PERIOD_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this once, after the constructor."""
-        return create_app(self._backend, self._settings)
+        return create_app(self._backend, self._settings, self._metrics.request)
+
+    def _publish_ready(self) -> None:
+        check = asyncio.run_coroutine_threadsafe(self._backend.check(), self._loop)
+        try:
+            check.result(timeout=READY_CHECK_TIMEOUT_S)
+        except (ServiceError, TimeoutError):
+            self._metrics.ready(False)
+        else:
+            self._metrics.ready(True)

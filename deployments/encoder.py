@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from time import monotonic
 
 import numpy as np
 from ray.serve.handle import DeploymentHandle
@@ -28,6 +29,7 @@ from deployments.core.text_encoder import TextKind, load_text_encoder
 from deployments.core.workload import Workload
 from deployments.logs import log_as_serve
 from deployments.metrics import EncoderMetrics, Publisher
+from deployments.request_ids import current_request_id, work_for
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ changed the same segments meanwhile."""
 
 PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 
-_Group = tuple[list[Search], Vectors]
+_Group = tuple[list[Search], Vectors, str]
+"""What was encoded together, and the ids of the requests that it is for."""
 
 
 class Encoder:
@@ -77,7 +80,8 @@ class Encoder:
         )
         self._workload = Workload(self._batcher.stats)
         self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
-        metrics, batcher, queries = EncoderMetrics(), self._batcher, self._queries
+        self._metrics = EncoderMetrics()
+        metrics, batcher, queries = self._metrics, self._batcher, self._queries
         self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
         self._searches: Coalescer[_Group, list[Json]] = Coalescer(
             self._search_index,
@@ -88,13 +92,17 @@ class Encoder:
 
     async def search(self, queries: Sequence[Query]) -> list[Json]:
         """The results of each query, best first."""
+        started = monotonic()
         vectors = await self._queries.encode([query.text for query in queries])
-        return await self._searches.submit(([query.search for query in queries], vectors))
+        seconds = monotonic() - started
+        self._metrics.encoded(Priority.QUERY, seconds)
+        logger.debug("Encoded %d queries in %.1f ms", len(queries), seconds * 1000)
+        return await self._submit([query.search for query in queries], vectors)
 
     async def check(self) -> None:
         """Encode and search for real, past the cache."""
         encoded = await self._batcher.encode([PROBE.text], "query", Priority.QUERY)
-        await self._searches.submit(([PROBE.search], encoded.vectors))
+        await self._submit([PROBE.search], encoded.vectors)
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments, encoding only those whose text the index has no vector for."""
@@ -107,7 +115,10 @@ class Encoder:
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """The vectors of texts that aren't stored, of the shape (len(texts), dimension)."""
-        return await self._batcher.encode(texts, kind, priority)
+        started = monotonic()
+        encoded = await self._batcher.encode(texts, kind, priority)
+        self._metrics.encoded(priority, monotonic() - started)
+        return encoded
 
     async def model(self) -> ModelIdentity:
         """The model that encodes."""
@@ -117,17 +128,21 @@ class Encoder:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
         return self._workload.read()
 
+    async def _submit(self, searches: list[Search], vectors: Vectors) -> list[Json]:
+        return await self._searches.submit((searches, vectors, current_request_id()))
+
     async def _search_index(self, groups: list[_Group]) -> list[list[Json]]:
         """One call for the searches of all groups that were encoded together."""
-        searches = [search for group, _ in groups for search in group]
-        vectors = np.concatenate([vectors for _, vectors in groups])
+        work_for(request_ids for _, _, request_ids in groups)
+        searches = [search for group, _, _ in groups for search in group]
+        vectors = np.concatenate([vectors for _, vectors, _ in groups])
         results = await call(
             lambda: self._index.search.remote(searches, vectors, self._fingerprint),
             what="the index",
             timeout_s=self._timeout_s,
         )
         rest = iter(results)
-        return [list(islice(rest, len(group))) for group, _ in groups]
+        return [list(islice(rest, len(group))) for group, _, _ in groups]
 
     async def _apply(self, upsert: Upsert) -> UpsertResult:
         return await call(
@@ -139,7 +154,7 @@ class Encoder:
     async def _with_vectors(self, upsert: Upsert, missing: tuple[int, ...]) -> Upsert:
         """The upsert with the vectors of the segments at `missing` added to those it has."""
         texts = [upsert.segments[position].text for position in missing]
-        encoded = await self._batcher.encode(texts, "document", Priority.BULK)
+        encoded = await self.encode(texts, "document", Priority.BULK)
         vectors = encoded.vectors
         if upsert.vectors is not None:
             vectors = np.concatenate([upsert.vectors, vectors])

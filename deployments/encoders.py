@@ -41,16 +41,15 @@ class Encoders:
         self._answered_at: float | None = None
         self._summons: asyncio.Task[None] | None = None
 
-    async def call(self, send: Send, *, timeout_s: float | None = None) -> Any:
+    async def call(self, send: Send) -> Any:
         """The answer of an encoder. Raises what `calls.call` raises."""
-        timeout_s = timeout_s or self._timeout_s
         if self._gpu is not None and self._gpu_runs():
             gpu = self._gpu
             try:
                 answer = await call(
                     lambda: send(gpu),
                     what="the encoder on a GPU",
-                    timeout_s=timeout_s,
+                    timeout_s=self._timeout_s,
                     patience_s=0,
                 )
                 self._answered()
@@ -60,7 +59,13 @@ class Encoders:
             except NotReady as error:
                 self._answered_at = None
                 logger.info("The CPUs take over from the encoder on a GPU: %s", error)
-        return await call(lambda: send(self._cpu), what="the encoder", timeout_s=timeout_s)
+        return await self.call_cpu(send)
+
+    async def call_cpu(self, send: Send, *, timeout_s: float | None = None) -> Any:
+        """The answer of an encoder on a CPU: for what isn't work that a GPU should start for."""
+        return await call(
+            lambda: send(self._cpu), what="the encoder", timeout_s=timeout_s or self._timeout_s
+        )
 
     def _gpu_runs(self) -> bool:
         """Whether one answered a moment ago; if not, one is asked for."""

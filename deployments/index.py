@@ -98,7 +98,9 @@ class Index:
 
         started = monotonic()
         found = await asyncio.get_running_loop().run_in_executor(self._searches, find)
-        self._metrics.searched(monotonic() - started)
+        seconds = monotonic() - started
+        self._metrics.searched(seconds)
+        logger.debug("Answered %d searches in %.1f ms", len(searches), seconds * 1000)
         return found
 
     async def stats(self) -> IndexStats:
@@ -136,7 +138,10 @@ class Index:
 
     async def _write(self, operation: Upsert | DeleteMedia) -> Any:
         # A caller that goes away must not leave it unknown whether a write happened.
-        return await asyncio.shield(asyncio.wrap_future(self._opened_writer().submit(operation)))
+        started = monotonic()
+        done = await asyncio.shield(asyncio.wrap_future(self._opened_writer().submit(operation)))
+        logger.debug("%s in %.1f ms", type(operation).__name__, (monotonic() - started) * 1000)
+        return done
 
     def _open(self) -> None:
         started = monotonic()

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Protocol
 
-from fastapi import Depends, FastAPI, Path, Query
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from deployments import __version__
+from deployments.access import Access, describe_access, is_trusted
 from deployments.body_limit import BodyLimit
 from deployments.core import fields, schemas
 from deployments.core.errors import (
@@ -23,6 +24,7 @@ from deployments.core.errors import (
     StoreUnwritable,
     UnreadableBody,
 )
+from deployments.core.recent import Recent
 from deployments.core.results import Json, search_response_json
 from deployments.core.schemas import (
     DeleteResponse,
@@ -47,8 +49,11 @@ from deployments.core.segments import (
 )
 from deployments.core.segments import Query as SearchQuery
 from deployments.core.settings import Settings
+from deployments.docs_page import add_docs_page
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
+from deployments.request_log import Observe, RequestLog
+from deployments.secure_headers import SecureHeaders
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
 
@@ -56,6 +61,8 @@ Store segments with `POST /embed`, find them with `POST /search`. Errors are
 `application/problem+json`
 (RFC 9457) with a stable `code`; answers with `Retry-After` are worth repeating, and repeating is
 always safe."""
+
+STRANGERS_CHECK_S = 1.0
 
 
 class Backend(EmbeddingBackend, Protocol):
@@ -123,16 +130,27 @@ _BODY = problem_responses(UnreadableBody, BodyTooLarge)
 _WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
 
 
-def create_app(backend: Backend, settings: Settings) -> FastAPI:
+def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *_: None) -> FastAPI:
     """The ASGI application that answers the REST API with a backend."""
-    app = FastAPI(title="embeddings-service", version=__version__, description=DESCRIPTION)
+    app = FastAPI(
+        title="embeddings-service",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
+    # The last one added is the outermost.
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.embeddings_max_body_bytes,
         max_held_bytes=settings.embeddings_max_held_bytes,
     )
+    app.add_middleware(Access, settings=settings)
     app.add_middleware(OpenAIErrors)
+    app.add_middleware(SecureHeaders)
+    app.add_middleware(RequestLog, observe=observe)
     add_error_handlers(app)
+    add_docs_page(app)
 
     async def find(request: SearchRequest) -> Response:
         query, mode = request.query, request.mode
@@ -250,7 +268,6 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     }
 
     @app.get("/health", responses=unhealthy, tags=["operations"], summary="Health")
-    @app.get("/health/ready", responses=unhealthy, tags=["operations"], summary="Ready")
     async def health(response: Response) -> HealthResponse:
         """Encodes and searches for real; 503 with the reason if a request could not be served."""
         try:
@@ -260,6 +277,22 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             return HealthResponse(status="unhealthy", reason=f"{error.title}: {error.detail}")
         reason = None if counts.salvage is None else f"Salvage, read-only: {counts.salvage.summary}"
         return HealthResponse(status="healthy", stats=_stats_response(counts), reason=reason)
+
+    async def health_status() -> int:
+        response = Response()
+        await health(response)
+        return response.status_code
+
+    # Whoever needs no key can't make the service encode all the time either.
+    recent_status = Recent(health_status, STRANGERS_CHECK_S)
+
+    @app.get("/health/ready", responses=unhealthy, tags=["operations"], summary="Ready")
+    async def ready(request: Request, response: Response) -> HealthResponse:
+        """As `/health`; without an API key where there is one, the status only."""
+        if is_trusted(request.scope):
+            return await health(response)
+        response.status_code = await recent_status.get()
+        return HealthResponse(status="healthy" if response.status_code == 200 else "unhealthy")
 
     @app.get("/health/live", tags=["operations"], summary="Live")
     async def live() -> LiveResponse:
@@ -319,6 +352,7 @@ def _describe_problems(app: FastAPI) -> None:
                 components.pop(name, None)
             definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             components |= definition.pop("$defs", {}) | {"Problem": definition}
+            describe_access(document)
         return app.openapi_schema or generate()
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ import yaml
 from rich.console import Console
 
 from deployments.core.errors import DeploymentFailed, SettingsError, StoreDamaged
+from deployments.core.exposure import check_exposure
 from deployments.core.settings import Settings
 
 RAY_ENVIRONMENT = {
@@ -46,6 +47,10 @@ RAY_ENVIRONMENT = {
     # The fast transport keeps log lines back, in memory and off the console.
     "RAY_SERVE_LOG_TO_STDERR": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # HAProxy's statistics and metrics on loopback, and time limits for slow clients.
+    "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("embeddings-haproxy")),
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.request_ids.middlewares",
 }
 
 # Between the ports that Ray's workers use and those that Linux gives to clients.
@@ -77,9 +82,13 @@ def main() -> int:
     console.print(f"Starting Ray Serve; its log is {options.log} …", markup=False)
     child = start(options.config, options.log)
     try:
-        wait_until_ready(url, child)
-        with httpx.Client(base_url=url, timeout=120) as client:
-            if client.get("/stats").json()["total_vectors"] == 0:
+        settings = Settings.load()
+        key = settings.client_key()
+        headers = {} if key is None else {"X-API-Key": key}
+        wait_until_ready(url, child, headers=headers)
+        with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
+            writes = key is None or settings.embeddings_api_key is not None
+            if writes and client.get("/stats").json()["total_vectors"] == 0:
                 _load_samples(client, options.samples)
             _show_examples(client)
         _show_directions(url, options.log)
@@ -156,9 +165,11 @@ def _free_ports() -> dict[str, str]:
 
 
 def _check_settings(config: Path) -> None:
-    for application in yaml.safe_load(config.read_text(encoding="utf-8"))["applications"]:
+    document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    for application in document["applications"]:
         try:
-            Settings.load(application.get("args"))
+            settings = Settings.load(application.get("args"))
+            check_exposure(settings, document.get("http_options", {}).get("host"))
         except SettingsError as error:
             raise StartError(str(error)) from None
 
@@ -169,19 +180,25 @@ def _accept_interrupts() -> None:
 
 
 def wait_until_ready(
-    url: str, child: subprocess.Popen[bytes], timeout_s: float = START_TIMEOUT_S
+    url: str,
+    child: subprocess.Popen[bytes],
+    timeout_s: float = START_TIMEOUT_S,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
-    """Return when a request can be served. Raises StartError if the child ends or time is up."""
+    """Return when a request can be served. Raises StartError if the child ends or time is up.
+
+    `headers` hold the API key where there is one; without it nobody hears why it isn't ready.
+    """
     deadline = time.monotonic() + timeout_s
     reason = "no answer"
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise StartError("The service ended while it started.")
         with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
-            response = httpx.get(f"{url}/health/ready", timeout=10)
+            response = httpx.get(f"{url}/health/ready", timeout=10, headers=headers)
             if response.status_code == httpx.codes.OK:
                 return
-            reason = response.json()["reason"]
+            reason = response.json()["reason"] or reason
             if reason.startswith((DeploymentFailed.title, StoreDamaged.title)):
                 raise StartError(reason)
         time.sleep(0.2)

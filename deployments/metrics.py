@@ -5,14 +5,16 @@ seconds and not for each request; only latencies are observed as they come, at 2
 begin with `embeddings_` and end in a unit; counters end in `_total`.
 """
 
+import collections
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.core.batcher import BatcherStats
+from deployments.core.batcher import BatcherStats, Priority
 from deployments.core.index_condition import IndexCondition
 from deployments.core.query_cache import CacheStats
 
@@ -63,12 +65,76 @@ class Total:
             self._seen[key] = value
 
 
+@dataclass
+class SearchCalls:
+    """How many queries an Ingress has sent, in how many calls, and how many wait."""
+
+    queries: int = 0
+    calls: int = 0
+    waiting: int = 0
+
+
+class IngressMetrics:
+    """What an Ingress was asked, what it answered, and how its searches share calls."""
+
+    def __init__(self) -> None:
+        self._ready = Gauge(
+            "embeddings_ready", "1 if an encode and a search really worked just now, else 0."
+        )
+        self._counts: collections.Counter[tuple[str, str, int]] = collections.Counter()
+        self._requests = Total(
+            "embeddings_http_requests_total",
+            "Requests that were answered; status 499 if the client had gone.",
+            "route",
+            "method",
+            "status",
+        )
+        self._seconds = Histogram(
+            "embeddings_http_request_seconds",
+            "Time from a request's arrival in the Ingress to the end of its answer.",
+            LATENCY_BOUNDARIES_S,
+            ("route",),
+        )
+        self._waiting = Gauge(
+            "embeddings_ingress_waiting_searches", "Searches that wait for a call to an Encoder."
+        )
+        self._queries = Total(
+            "embeddings_ingress_queries_total", "Queries that were sent to an Encoder."
+        )
+        self._calls = Total(
+            "embeddings_ingress_encoder_calls_total", "Calls that these queries travelled in."
+        )
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Observe an answer."""
+        self._counts[route, method, int(status)] += 1
+        self._seconds.observe(seconds, {"route": route})
+
+    def ready(self, works: bool) -> None:
+        """Publish whether requests can be served."""
+        self._ready.set(int(works))
+
+    def publish(self, calls: SearchCalls) -> None:
+        """Publish what was counted."""
+        self._waiting.set(calls.waiting)
+        self._queries.follow(calls.queries)
+        self._calls.follow(calls.calls)
+        for (route, method, status), count in self._counts.copy().items():
+            self._requests.follow(count, route=route, method=method, status=str(status))
+
+
 class EncoderMetrics:
     """What an Encoder's batcher has waiting and has done, and what its cache spared it."""
 
     def __init__(self) -> None:
         self._queued = Gauge(
             "embeddings_encoder_queued_tokens", "Tokens that wait to be encoded.", ("priority",)
+        )
+        self._seconds = Histogram(
+            "embeddings_encoder_call_seconds",
+            "Time until all texts of a call have their vectors, waiting included.",
+            LATENCY_BOUNDARIES_S,
+            ("priority",),
         )
         self._cache_hits = Total(
             "embeddings_query_cache_hits_total", "Queries whose vector was in the cache."
@@ -92,6 +158,10 @@ class EncoderMetrics:
             name: Total(f"embeddings_encoder_{name}_total", description)
             for name, description in totals.items()
         }
+
+    def encoded(self, priority: Priority, seconds: float) -> None:
+        """Observe a call's wait for its vectors."""
+        self._seconds.observe(seconds, {"priority": priority.name.lower()})
 
     def publish(self, stats: BatcherStats, cache: CacheStats) -> None:
         """Publish what a batcher and the cache before it counted."""

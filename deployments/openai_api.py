@@ -30,6 +30,7 @@ from deployments.core.segments import ModelIdentity, Vectors
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind
 from deployments.problems import MEDIA_TYPE, error_response
+from deployments.routes import route_path
 
 PREFIX = "/v1"
 MOST_TEXTS_OF_A_QUERY = 8
@@ -252,7 +253,7 @@ class OpenAIErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, translating its answer."""
-        if scope["type"] != "http" or not _route(scope).startswith(f"{PREFIX}/"):
+        if scope["type"] != "http" or not route_path(scope).startswith(f"{PREFIX}/"):
             await self._app(scope, receive, send)
             return
         started = False
@@ -297,8 +298,8 @@ def _openai_error(problem: Problem, headers: Headers, scope: Scope) -> Response:
         status = HTTPStatus.BAD_REQUEST
     elif code == "not_found":
         message = (
-            f"there is no {scope['method']} {_route(scope)} here; of OpenAI's API, this service "
-            f"has {PREFIX}/embeddings and {PREFIX}/models"
+            f"there is no {scope['method']} {route_path(scope)} here; of OpenAI's API, this "
+            f"service has {PREFIX}/embeddings and {PREFIX}/models"
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         kind = "rate_limit_error"
@@ -363,8 +364,3 @@ def _json(document: dict[str, Any]) -> Response:
 
 def _model_document(model: ModelIdentity) -> Model:
     return Model(id=model.name, embedding_dimension=model.dimension, fingerprint=model.fingerprint)
-
-
-def _route(scope: Scope) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))

@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 
 from deployments.core.errors import InvalidInput, ServiceError, UnreadableBody
 from deployments.core.schemas import Problem, field_problems
+from deployments.routes import route_template
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="embeddings-service"'
 MAX_PROBLEMS = 20
 
 
@@ -28,8 +30,12 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
 def error_response(error: ServiceError) -> Response:
     """The response for one of the service's errors."""
     problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
-    retry = error.retry_after_s
-    return problem_response(problem, None if retry is None else {"Retry-After": str(retry)})
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = CHALLENGE
+    return problem_response(problem, headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -57,7 +63,7 @@ def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, 
 async def _service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("%s %s failed: %s", request.method, request.url.path, error)
+        logger.error("%s %s failed: %s", request.method, route_template(request.scope), error)
     return error_response(error)
 
 
@@ -96,5 +102,5 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("%s %s failed", request.method, route_template(request.scope), exc_info=error)
     return error_response(ServiceError("the service failed; its log has the reason"))

@@ -2,6 +2,8 @@
 
     ServiceError
     ├── UnreadableBody               400  not JSON
+    ├── Unauthorized                 401  no key, or none that is known
+    ├── Forbidden                    403  the key, or the way here, doesn't allow it
     ├── NotFound                     404  no such route or name
     ├── InvalidInput                 422  the request is wrong
     ├── BodyTooLarge                 413
@@ -47,6 +49,22 @@ class UnreadableBody(ServiceError):
     status = 400
     code = "unreadable_body"
     title = "Unreadable body"
+
+
+class Unauthorized(ServiceError):
+    """The request needs an API key and has none that is known."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+
+class Forbidden(ServiceError):
+    """The request may not do this, whatever it says."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
 
 
 class NotFound(ServiceError):

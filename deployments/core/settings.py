@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
+    SecretStr,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -20,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from deployments.core.api_keys import ApiKeys, split_keys
 from deployments.core.errors import SettingsError
 from deployments.core.segments import EmbeddingType, IndexType
 
@@ -30,6 +33,9 @@ FOREIGN_PREFIXES = ("EMBEDDINGS_SERVICE_",)
 """Not settings: the clients' EMBEDDINGS_SERVICE_URL, and what Kubernetes sets in every container
 for a Service called `embeddings-service` (EMBEDDINGS_SERVICE_PORT=tcp://… and more)."""
 
+SECRETS = ("embeddings_api_key", "embeddings_read_only_api_key")
+"""From the environment only: the dashboard shows what is in the config file."""
+
 
 def _absolute(path: object) -> object:
     if isinstance(path, str | Path) and str(path).strip():
@@ -39,6 +45,14 @@ def _absolute(path: object) -> object:
 
 ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
 Folder = Annotated[Path, BeforeValidator(_absolute)]
+
+
+def _check_keys(keys: SecretStr) -> SecretStr:
+    split_keys(keys.get_secret_value())
+    return keys
+
+
+Keys = Annotated[SecretStr, AfterValidator(_check_keys)]
 
 
 class Settings(BaseSettings):
@@ -93,6 +107,37 @@ class Settings(BaseSettings):
             )
         return self
 
+    embeddings_api_key: Keys | None = None
+    embeddings_read_only_api_key: Keys | None = None
+    embeddings_allow_anonymous: bool = False
+
+    @model_validator(mode="after")
+    def _check_access(self) -> Self:
+        full, read_only = (_split(getattr(self, name)) for name in SECRETS)
+        if set(full) & set(read_only):
+            raise PydanticCustomError(
+                "api_key",
+                "EMBEDDINGS_API_KEY and EMBEDDINGS_READ_ONLY_API_KEY have a key in common; what "
+                "its holder may do would be unclear",
+            )
+        if self.embeddings_allow_anonymous and (full or read_only):
+            raise PydanticCustomError(
+                "api_key",
+                "EMBEDDINGS_ALLOW_ANONYMOUS lets everybody in, and a key is set; remove one of "
+                "them",
+            )
+        return self
+
+    def api_keys(self) -> ApiKeys | None:
+        """Whoever may do what; None if no key is set."""
+        full, read_only = (_split(getattr(self, name)) for name in SECRETS)
+        return ApiKeys(full, read_only) if full or read_only else None
+
+    def client_key(self) -> str | None:
+        """The key for this service's own calls over HTTP, one that may write if there is any."""
+        keys = [key for name in SECRETS for key in _split(getattr(self, name))]
+        return keys[0] if keys else None
+
     def index_types(self) -> dict[EmbeddingType, IndexType]:
         """The type of each index: its own setting, else the common one."""
         return {
@@ -116,7 +161,17 @@ class Settings(BaseSettings):
             and not name.startswith(FOREIGN_PREFIXES)
             and name.lower() not in cls.model_fields
         ]
-        known = {name: value for name, value in given.items() if name in cls.model_fields}
+        problems += [
+            f"  {name} (from args) belongs in the environment, as {name.upper()}: the dashboard "
+            "shows what is in the config file"
+            for name in SECRETS
+            if name in given
+        ]
+        known = {
+            name: value
+            for name, value in given.items()
+            if name in cls.model_fields and name not in SECRETS
+        }
         try:
             settings = cls(**known)
         except ValidationError as error:
@@ -138,10 +193,16 @@ def _unknown(name: str, source: str) -> str:
     return f"  {name} (from {source}) is not a setting; {hint}"
 
 
+def _split(keys: SecretStr | None) -> tuple[str, ...]:
+    return () if keys is None else split_keys(keys.get_secret_value())
+
+
 def _invalid(location: tuple[int | str, ...], message: str, args: Mapping[str, Any]) -> str:
     if not location:
         return f"  {message}"
     name = str(location[0])
+    if name in SECRETS:
+        return f"  {name.upper()} (from the environment): {message}"
     source, shown, value = "args", name, args.get(name)
     if name not in args:
         source, shown = "the environment", name.upper()

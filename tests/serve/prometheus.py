@@ -3,20 +3,18 @@
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import psutil
 import requests
 
+from tests.serve.logs import session_folder
 from tests.serve.service import Service
 
-_SESSION = re.compile(r"(/\S+/session_[\w-]+)/sockets/raylet")
-_SERIES = re.compile(r"^ray_(embeddings_\w+)\{(.*)\} (\S+)$")
+_SERIES = re.compile(r"^ray_((?:embeddings|serve)_\w+)\{(.*)\} (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 class Metrics:
-    """The service's own metrics at one moment."""
+    """The metrics of the service and of Serve at one moment, without Ray's prefix."""
 
     def __init__(self, text: str) -> None:
         found = (_SERIES.match(line) for line in text.splitlines())
@@ -55,9 +53,5 @@ def wait_for_metrics(service: Service, ready: Callable[[Metrics], bool]) -> Metr
 
 def export_port(service: Service) -> int:
     """What Ray has written into its session's folder."""
-    for process in psutil.Process(service.pid).children(recursive=True):
-        found = _SESSION.search(" ".join(process.cmdline()))
-        if found:
-            (path,) = Path(found[1]).glob("metrics_export_port_*")
-            return int(path.read_text())
-    raise AssertionError("no raylet among the service's processes")
+    (path,) = session_folder(service).glob("metrics_export_port_*")
+    return int(path.read_text())

@@ -20,7 +20,11 @@ class Service:
     """Starts the service on free ports of this machine, over a folder that outlives it."""
 
     def __init__(
-        self, folder: Path, settings: dict | None = None, environment: dict | None = None
+        self,
+        folder: Path,
+        settings: dict | None = None,
+        environment: dict | None = None,
+        log_level: str = "INFO",
     ) -> None:
         self.folder = folder
         self.index_dir = folder / "index"
@@ -30,6 +34,7 @@ class Service:
         self.url = f"http://127.0.0.1:{http}"
         config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
         config["http_options"]["port"] = http
+        config["logging_config"]["log_level"] = log_level
         for application in config["applications"]:
             application["args"] = {"faiss_index_dir": str(self.index_dir), **(settings or {})}
         folder.mkdir(parents=True, exist_ok=True)

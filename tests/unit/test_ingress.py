@@ -35,6 +35,7 @@ from deployments.core.segments import (
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
 
+URL = "http://localhost"
 STATS = IndexStats(
     ModelIdentity("all-MiniLM-L6-v2", "f" * 64, 384),
     {EmbeddingType.TRANSCRIPT: 3, EmbeddingType.FRAME: 2, EmbeddingType.CLIP: 1},
@@ -94,7 +95,8 @@ def client(backend):
         embeddings_max_top_k=50,
         embeddings_max_body_bytes=4096,
     )
-    with TestClient(create_app(backend, settings), raise_server_exceptions=False) as client:
+    app = create_app(backend, settings)
+    with TestClient(app, URL, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -66,7 +66,7 @@ def app(backend):
 @pytest.fixture
 def web(app):
     """A client for requests that OpenAI's wouldn't send."""
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, "http://localhost", raise_server_exceptions=False) as client:
         yield client
 
 
