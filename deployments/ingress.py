@@ -32,10 +32,9 @@ from deployments.core.schemas import (
     IndexStatus,
     LiveResponse,
     Problem,
-    SearchRequest,
-    SearchResponse,
     StatsResponse,
 )
+from deployments.core.search_schemas import SearchRequest, SearchResponse
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,

@@ -16,7 +16,7 @@ from deployments.core.errors import (
     StoreFull,
 )
 from deployments.core.results import results_json
-from deployments.core.schemas import SearchResponse
+from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.core.results import results_json, search_response_json
-from deployments.core.schemas import SearchResponse
+from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import EmbeddingType, Hit, Segment
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
