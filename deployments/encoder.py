@@ -83,7 +83,7 @@ class Encoder:
         )
 
     async def search(self, queries: Sequence[Query]) -> list[Json]:
-        """The results of each query, best first."""
+        """The answer to each query."""
         vectors = await self._queries.encode([query.text for query in queries])
         return await self._searches.submit(([query.search for query in queries], vectors))
 

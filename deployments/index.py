@@ -17,7 +17,7 @@ from deployments.core.group_commit import GroupCommit
 from deployments.core.index_policy import IndexPolicy
 from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
-from deployments.core.results import Json, results_json
+from deployments.core.results import Json, answer_json
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
@@ -89,12 +89,12 @@ class Index:
     async def search(
         self, searches: Sequence[Search], queries: Vectors, fingerprint: str
     ) -> list[Json]:
-        """The results of each search; `queries` is (len(searches), dimension) float32."""
+        """The answer to each search; `queries` is (len(searches), dimension) float32."""
         segments = self._opened()
         self._check_model(fingerprint)
 
         def find() -> list[Json]:
-            return [results_json(hits) for hits in segments.search(searches, queries)]
+            return [answer_json(answer) for answer in segments.answer(searches, queries)]
 
         started = monotonic()
         found = await asyncio.get_running_loop().run_in_executor(self._searches, find)

@@ -1,14 +1,18 @@
 """What is read of an open index, each time of one commit: searches, and checks of everything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from deployments.core.hydration import check_searches, find_hits
+from deployments.core.answers import Answer
+from deployments.core.collection import Snapshot
+from deployments.core.filtered_rows import FilteredRows
+from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes, Overtaken
 from deployments.core.published_state import PublishedState, State
-from deployments.core.segments import Hit, Search, Vectors
+from deployments.core.row_search import check_searches, find_rows
+from deployments.core.segments import EmbeddingType, Search, Vectors
 from deployments.core.store import Store
 from deployments.core.store_sql import StoreReader
 
@@ -25,6 +29,7 @@ class IndexReads:
         self._published = published
         self._dimension = dimension
         self._keywords = KeywordIndexes()
+        self._filters = FilteredRows()
 
     def at_one_commit(self, read: Callable[[StoreReader, State], T]) -> T:
         """What `read` returns for the store and the published state of the same commit.
@@ -38,7 +43,7 @@ class IndexReads:
                     with suppress(Overtaken):
                         return read(reader, state)
 
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
         """For each search its best hits by its mode, ties by sequence number.
 
         `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
@@ -49,7 +54,29 @@ class IndexReads:
             return []
         queries = check_searches(searches, queries, self._dimension)
         return self.at_one_commit(
-            lambda reader, state: find_hits(
-                reader, state.snapshots, searches, queries, partial(self._keywords.search, reader)
+            lambda reader, state: answer(
+                reader, state.snapshots, searches, queries, self._keywords, self._filters
             )
         )
+
+
+def answer(
+    reader: StoreReader,
+    snapshots: Mapping[EmbeddingType, Snapshot],
+    searches: Sequence[Search],
+    queries: Vectors,
+    keywords: KeywordIndexes,
+    filters: FilteredRows,
+) -> list[Answer]:
+    """Answer searches that were checked; `reader` and `snapshots` are of the same commit.
+
+    Raises StoreDamaged, and Overtaken.
+    """
+    found = find_rows(
+        snapshots,
+        searches,
+        queries,
+        partial(keywords.search, reader),
+        partial(filters.among, reader),
+    )
+    return answers(reader, snapshots, searches, found)

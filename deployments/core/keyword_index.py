@@ -45,6 +45,10 @@ class KeywordScores:
         order = np.argsort(-found, kind="stable")[:count]
         return self.sequences[rows[order]]
 
+    def among(self, sequences: Sequences) -> "KeywordScores":
+        """Those of these rows alone, which ascend and are there."""
+        return KeywordScores(sequences, self.of(sequences))
+
     def of(self, sequences: Sequences) -> Scores:
         """The scores of these rows, which are there."""
         scores: Scores = self.scores[np.searchsorted(self.sequences, sequences)]

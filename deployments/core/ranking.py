@@ -12,6 +12,8 @@ from deployments.core.keyword_index import KeywordScores
 from deployments.core.main_part import Sequences
 from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
 
+_DEEPER = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
@@ -50,15 +52,21 @@ def by_keywords(
     search: Search, snapshot: Snapshot, query: Vectors, keywords: KeywordScores
 ) -> list[Ranked]:
     """The rows with the highest BM25 score, ties by sequence number."""
-    sequences = keywords.best(max(DEPTH, search.top_k))
-    cosines = cosines_of(snapshot.vectors_of(sequences), query)
-    found = []
-    for rank, (seq, cosine, score) in enumerate(
-        zip(sequences.tolist(), cosines.tolist(), keywords.of(sequences).tolist(), strict=True), 1
-    ):
-        explanation = Explanation(Part(None, cosine), Part(rank, score)) if search.explain else None
-        found.append(Ranked(cosine, seq, score, explanation))
-    return _chosen(search, found)
+    depth = max(DEPTH, search.top_k)
+    while True:
+        sequences = keywords.best(depth)
+        cosines = cosines_of(snapshot.vectors_of(sequences), query)
+        scores = keywords.of(sequences)
+        found = []
+        for rank, (seq, cosine, score) in enumerate(
+            zip(sequences.tolist(), cosines.tolist(), scores.tolist(), strict=True), 1
+        ):
+            told = Explanation(Part(None, cosine), Part(rank, score)) if search.explain else None
+            found.append(Ranked(cosine, seq, score, told))
+        chosen = _chosen(search, found)
+        if len(chosen) == search.top_k or len(sequences) < depth:
+            return chosen
+        depth *= _DEEPER
 
 
 def by_both(

@@ -5,11 +5,11 @@ validating thousands of objects on each of three hops costs more than finding th
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from deployments.core.answers import Answer
 from deployments.core.schemas import now
 from deployments.core.segments import EmbeddingType, Explanation, Hit, Part
 
@@ -17,20 +17,24 @@ Json = bytes
 """A whole JSON value, UTF-8."""
 
 
-def results_json(hits: Sequence[Hit]) -> Json:
-    """Hits, best first, as the list `results` of a SearchResponse."""
-    documents = [_result(position, hit) for position, hit in enumerate(hits)]
+def answer_json(answer: Answer) -> Json:
+    """What an answer adds to a SearchResponse, as an object."""
+    document: dict[str, Any] = {
+        "results": [_result(position, hit) for position, hit in enumerate(answer.hits)]
+    }
+    if answer.exhausted:
+        document["exhausted"] = True
     try:
-        return orjson.dumps(documents)
+        return orjson.dumps(document)
     except orjson.JSONEncodeError:
         # Metadata that didn't come through the API may have integers of more than 64 bits.
-        return json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def search_response_json(query: str, embedding_type: EmbeddingType, results: Json) -> Json:
-    """A SearchResponse around its `results`."""
+def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json) -> Json:
+    """A SearchResponse around what answer_json gave."""
     head = orjson.dumps({"query": query, "embedding_type": embedding_type})
-    return b'%b,"results":%b,"timestamp":"%b"}' % (head[:-1], results, now().encode())
+    return b'%b,%b,"timestamp":"%b"}' % (head[:-1], answer[1:-1], now().encode())
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.core.fields import Similarity, Text, TopK
+from deployments.core.filter_schema import FilterIn
 from deployments.core.schemas import Timestamp, now
 from deployments.core.segments import EmbeddingType, SearchMode
 
@@ -19,7 +20,11 @@ class SearchRequest(BaseModel):
                     "embedding_type": "transcript",
                     "top_k": 5,
                     "min_similarity": 0.3,
-                }
+                },
+                {
+                    "query": "relative strength index overbought",
+                    "filter": {"media_item_id": {"$in": [101, 102]}, "speaker": "Instructor"},
+                },
             ]
         },
     )
@@ -39,6 +44,7 @@ class SearchRequest(BaseModel):
         default=SearchMode.SEMANTIC, description="Rank by meaning, by words (BM25), or by both."
     )
     explain: bool = Field(default=False, description="Say why each result is where it is.")
+    filter: FilterIn = None
 
 
 class SegmentMetadata(BaseModel):
@@ -96,4 +102,9 @@ class SearchResponse(BaseModel):
     query: str
     embedding_type: EmbeddingType
     results: list[SearchResult]
+    exhausted: bool | None = Field(
+        default=None,
+        description="Only with a filter, and only if true: nothing else matches.",
+        examples=[True],
+    )
     timestamp: Timestamp = Field(default_factory=now)

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from deployments.core import background_check, folder_check, recovery, store_check
+from deployments.core.answers import Answer
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
 from deployments.core.damage import DamageRecord, noting_damage
@@ -223,10 +224,14 @@ class SegmentIndex:
         return outcome
 
     @noting_damage
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """As IndexReads.search; raises NotReady after close() too."""
+    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
+        """As IndexReads.answer; raises NotReady after close() too."""
         self._require_open()
-        return self._reads.search(searches, queries)
+        return self._reads.answer(searches, queries)
+
+    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+        """The hits of each answer."""
+        return [answer.hits for answer in self.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
         """Model, rows by type, what was rebuilt, what is damaged, and how each type is searched."""

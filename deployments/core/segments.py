@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.core.damage import Damage, Salvage
+from deployments.core.filters import Filter
 
 Id = int | str
 """Names a media item or a segment. 1 and "1" are the same name."""
@@ -132,6 +133,8 @@ class Search:
     mode: SearchMode = SearchMode.SEMANTIC
     text: str = ""
     explain: bool = False
+    filter: Filter | None = None
+    """Only segments that match are compared; every one of them, whatever type the index is of."""
 
 
 @dataclass(frozen=True, slots=True)

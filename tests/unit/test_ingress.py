@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
+from deployments.core.answers import Answer
 from deployments.core.damage import Salvage
 from deployments.core.errors import (
     FolderLocked,
@@ -15,7 +16,7 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreFull,
 )
-from deployments.core.results import results_json
+from deployments.core.results import answer_json
 from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import (
     DeleteMedia,
@@ -53,6 +54,7 @@ class RecordingBackend:
         self.asked = []
         self.error = None
         self.hits = [HIT]
+        self.exhausted = False
         self.counts = STATS
 
     def _take(self, request):
@@ -66,7 +68,7 @@ class RecordingBackend:
 
     async def search(self, query):
         self._take(query)
-        return results_json(self.hits)
+        return answer_json(Answer(self.hits, self.exhausted))
 
     async def delete(self, deletion):
         self._take(deletion)
