@@ -16,7 +16,7 @@ from deployments.core.errors import (
 )
 from deployments.core.results import Json, search_response_json
 from deployments.core.search_schemas import SearchRequest, SearchResponse
-from deployments.core.segments import EmbeddingType, Query, Search, SearchMode
+from deployments.core.segments import EmbeddingType, Query
 from deployments.core.settings import Settings
 from deployments.limits import check_text
 from deployments.problems import problem_responses
@@ -39,21 +39,16 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     routes = APIRouter(tags=["search"])
 
     async def find(request: SearchRequest) -> Response:
-        query, mode = request.query, request.mode
+        query = request.query
         check_text("query", query, settings)
         if request.top_k > settings.embeddings_max_top_k:
             raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
-        search = Search(
-            request.embedding_type,
-            request.top_k,
-            request.min_similarity,
-            request.exact,
-            mode,
-            "" if mode == SearchMode.SEMANTIC else query,
-            request.explain,
-            request.filter,
-        )
-        answer = await backend.search(Query(query, search))
+        hits = request.top_k * request.group_size
+        if hits > settings.embeddings_max_top_k:
+            raise InvalidInput(
+                f"top_k · group_size is {hits}; at most {settings.embeddings_max_top_k}"
+            )
+        answer = await backend.search(Query(query, request.search()))
         return Response(
             search_response_json(query, request.embedding_type, answer),
             media_type="application/json",

@@ -1,14 +1,15 @@
 """The parameters that the search routes have in their URLs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from deployments.core import fields, filter_schema
 from deployments.core.filters import Filter
-from deployments.core.search_schemas import SearchRequest
+from deployments.core.search_schemas import MOST_CURSOR_CHARS, SearchRequest
 from deployments.core.segments import SearchMode
 
 Question = Annotated[
@@ -23,6 +24,24 @@ Exact = Annotated[
 ]
 Mode = Annotated[SearchMode, Query(description="Rank by meaning, by words (BM25), or by both.")]
 Explain = Annotated[bool, Query(description="Say why each result is where it is.")]
+GroupBy = Annotated[
+    Literal["media_item_id"] | None,
+    Query(description="Let each result be of another media item."),
+]
+GroupSize = Annotated[fields.GroupSize, Query(description="How many hits of a media item to give.")]
+Deduplicate = Annotated[
+    bool | fields.Share,
+    Query(description="Leave out results with this cosine, or a higher one, to a better one."),
+]
+Offset = Annotated[
+    fields.Offset | None, Query(description="Leave out so many of the best results.")
+]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`*`, then the `next_cursor` of the page before.", max_length=MOST_CURSOR_CHARS
+    ),
+]
 MediaItemIds = Annotated[
     list[str] | None,
     Query(
@@ -60,16 +79,30 @@ async def _search_by_url(
     exact: Exact = False,
     mode: Mode = SearchMode.SEMANTIC,
     explain: Explain = False,
+    group_by: GroupBy = None,
+    group_size: GroupSize = 1,
+    deduplicate: Deduplicate = False,
+    offset: Offset = None,
+    cursor: Cursor = None,
 ) -> SearchRequest:
-    return SearchRequest(
-        query=query,
-        top_k=top_k,
-        min_similarity=min_similarity,
-        exact=exact,
-        mode=mode,
-        explain=explain,
-        filter=wanted,
-    )
+    try:
+        return SearchRequest(
+            query=query,
+            top_k=top_k,
+            min_similarity=min_similarity,
+            exact=exact,
+            mode=mode,
+            explain=explain,
+            filter=wanted,
+            group_by=group_by,
+            group_size=group_size,
+            deduplicate=deduplicate,
+            offset=offset,
+            cursor=cursor,
+        )
+    except ValidationError as error:
+        found = [{**each, "loc": ("query", *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(found) from None
 
 
 SearchByUrl = Annotated[SearchRequest, Depends(_search_by_url)]

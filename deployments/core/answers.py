@@ -9,8 +9,11 @@ from deployments.core.segments import Hit
 class Answer:
     """What one search found, best first.
 
-    `exhausted` tells of a search with a filter that nothing else matches.
+    `exhausted` tells of a search with a filter or a shape that nothing else matches. If it is
+    `paged`, `next_cursor` leads to the next page, and is None after the last one.
     """
 
     hits: list[Hit]
     exhausted: bool = False
+    paged: bool = False
+    next_cursor: str | None = None

@@ -77,6 +77,12 @@ class Snapshot:
             return Snapshot(self.vectors[rows], self.sequences[rows], np.empty(0, np.int64))
         return Snapshot(self.vectors, self.sequences, np.flatnonzero(~alive))
 
+    def until(self, sequence: int) -> "Snapshot":
+        """The rows up to a sequence number, to be scanned."""
+        rows = int(np.searchsorted(self.sequences, sequence, side="right"))
+        dead = self.dead[: np.searchsorted(self.dead, rows)]
+        return Snapshot(self.vectors[:rows], self.sequences[:rows], dead)
+
     def vectors_of(self, sequences: Sequences) -> Vectors:
         """The vectors, (n, dimension), that searches compare for these rows of the snapshot."""
         vectors: Vectors = self.vectors[np.searchsorted(self.sequences, sequences)]

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deployments.core import cursors
 from deployments.core.answers import Answer
 from deployments.core.collection import Snapshot
 from deployments.core.errors import StoreDamaged
 from deployments.core.ranking import Ranked
+from deployments.core.row_search import Found
 from deployments.core.segment_rows import segment_from
 from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment
+from deployments.core.shapes import Position
 from deployments.core.storage_errors import RESTORE
 from deployments.core.store_sql import StoreReader, not_as_written
 from deployments.core.stored_rows import is_intact, name_of
@@ -19,34 +22,48 @@ def answers(
     reader: StoreReader,
     snapshots: Mapping[EmbeddingType, Snapshot],
     searches: Sequence[Search],
-    found: Sequence[Sequence[Ranked]],
+    found: Sequence[Found],
 ) -> list[Answer]:
     """The answer to each search from the rows that it found; all texts are read at once.
 
     `reader` and `snapshots` are of the same commit. Raises StoreDamaged.
     """
     wanted: dict[EmbeddingType, set[int]] = {}
-    for search, rows in zip(searches, found, strict=True):
-        wanted.setdefault(search.embedding_type, set()).update(each.sequence for each in rows)
+    for search, each in zip(searches, found, strict=True):
+        sequences = wanted.setdefault(search.embedding_type, set())
+        for row in each.rows:
+            sequences.add(row.sequence)
+            sequences.update(other.sequence for other in row.others or ())
     segments: dict[int, tuple[Id, Segment]] = {}
     for kind, sequences in wanted.items():
         segments |= _segments(reader, kind, snapshots[kind], sorted(sequences))
     return [
         Answer(
-            [
-                Hit(
-                    each.cosine,
-                    each.sequence,
-                    *segments[each.sequence],
-                    each.score,
-                    each.explanation,
-                )
-                for each in rows
-            ],
-            exhausted=search.filter is not None and len(rows) < search.top_k,
+            [_hit(row, segments) for row in each.rows],
+            each.exhausted,
+            *_cursor(search, each.next),
         )
-        for search, rows in zip(searches, found, strict=True)
+        for search, each in zip(searches, found, strict=True)
     ]
+
+
+def _hit(row: Ranked, segments: Mapping[int, tuple[Id, Segment]]) -> Hit:
+    others = row.others
+    return Hit(
+        row.cosine,
+        row.sequence,
+        *segments[row.sequence],
+        row.score,
+        row.explanation,
+        None if others is None else tuple(_hit(other, segments) for other in others),
+    )
+
+
+def _cursor(search: Search, following: Position | None) -> tuple[bool, str | None]:
+    if search.shape is None or search.shape.cursor_key is None:
+        return False, None
+    key = search.shape.cursor_key
+    return True, None if following is None else cursors.encoded(key, following)
 
 
 def _segments(

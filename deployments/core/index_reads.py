@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 from deployments.core.answers import Answer
@@ -72,11 +71,5 @@ def answer(
 
     Raises StoreDamaged, and Overtaken.
     """
-    found = find_rows(
-        snapshots,
-        searches,
-        queries,
-        partial(keywords.search, reader),
-        partial(filters.among, reader),
-    )
+    found = find_rows(reader, snapshots, searches, queries, keywords, filters)
     return answers(reader, snapshots, searches, found)

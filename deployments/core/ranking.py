@@ -7,7 +7,7 @@ import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.exact_search import Scores, cosines_of
-from deployments.core.fusion import DEPTH, fuse
+from deployments.core.fusion import DEPTH, Scale
 from deployments.core.keyword_index import KeywordScores
 from deployments.core.main_part import Sequences
 from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
@@ -23,6 +23,12 @@ class Ranked:
     sequence: int
     score: float | None = None
     explanation: Explanation | None = None
+    others: tuple["Ranked", ...] | None = None
+
+    @property
+    def key(self) -> tuple[float, int]:
+        """What a ranking is sorted by, ascending."""
+        return (-(self.cosine if self.score is None else self.score), self.sequence)
 
 
 def nearest_needed(search: Search) -> int:
@@ -84,7 +90,7 @@ def by_both(
     sequences = np.union1d(nearest, worded)
     cosines = cosines_of(snapshot.vectors_of(sequences), query)
     bm25 = keywords.of(sequences)
-    semantic, keyword = fuse(cosines, bm25)
+    semantic, keyword = Scale.of(cosines, bm25).parts(cosines, bm25)
     scores = semantic + keyword
     semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
     keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}

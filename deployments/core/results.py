@@ -24,6 +24,8 @@ def answer_json(answer: Answer) -> Json:
     }
     if answer.exhausted:
         document["exhausted"] = True
+    if answer.paged:
+        document["next_cursor"] = answer.next_cursor
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
@@ -47,6 +49,8 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
         result["score"] = hit.score
     if hit.explanation is not None:
         result["explain"] = _explain(hit.explanation)
+    if hit.others is not None:
+        result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
     return {
         **result,
         "metadata": {

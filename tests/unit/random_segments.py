@@ -1,5 +1,6 @@
 """Segments, filters and queries drawn from a seed, small enough to collide often."""
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,10 @@ class Draw:
 
     def _time(self) -> dict[str, Any]:
         first, last = sorted(self.random.uniform(-1, 11) for _ in range(2))
-        times = {"from": self.one((first, int(first))), "to": self.one((last, int(last) + 1))}
+        times = {
+            "from": self.one((first, math.floor(first))),
+            "to": self.one((last, int(last) + 1)),
+        }
         return self.one((times, {"from": first}, {"to": last}))  # type: ignore[no-any-return]
 
     def _members(self, values: Sequence[Any]) -> Any:

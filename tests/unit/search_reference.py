@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -45,10 +45,10 @@ def bm25_scores(texts: Sequence[str], query: str) -> list[float]:
     for weight, counts, wanted in features:
         for feature in wanted:
             having = sum(feature in each for each in counts)
-            idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
+            idf = float(np.log1p((len(texts) - having + 0.5) / (having + 0.5)))
             for i, each in enumerate(counts):
                 if count := each[feature]:
-                    norm = bm25.K1 * (1 - bm25.B + bm25.B * len(documents[i]) / mean)
+                    norm = bm25.K1 * (1 - bm25.B + bm25.B * (len(documents[i]) / mean))
                     scores[i] += weight * idf * count * (bm25.K1 + 1) / (count + norm)
     return scores
 
@@ -150,6 +150,10 @@ class Ranked:
     cosine: float
     score: float
 
+    @property
+    def key(self) -> tuple[float, int]:
+        return (-self.score, self.stored.number)
+
 
 def ranking(
     everything: Sequence[Stored],
@@ -158,8 +162,12 @@ def ranking(
     mode: SearchMode,
     wanted: Mapping[str, Any] | None = None,
     depth: int = fusion.DEPTH,
+    deep: bool = False,
 ) -> list[Ranked]:
-    """All that matches a filter, best first; in hybrid search the candidates of both parts."""
+    """All that matches a filter, best first; in hybrid search only the candidates of both parts.
+
+    A deep ranking has all rows in hybrid search too, measured by the spread of the candidates.
+    """
     worded = bm25_scores([each.segment.text for each in everything], text) if everything else []
     found = [
         Ranked(each, float(cosines_of(each.vector[None], query)[0]), score)
@@ -174,21 +182,68 @@ def ranking(
         return by_words
     numbers = {each.stored.number for each in [*by_meaning[:depth], *by_words[:depth]]}
     candidates = [each for each in found if each.stored.number in numbers]
-    cosines = _standard([each.cosine for each in candidates])
-    scores = _standard([each.score for each in candidates])
-    weight = fusion.SEMANTIC_WEIGHT
+    cosine_mean, cosine_slope = _scale([each.cosine for each in candidates], fusion.SEMANTIC_WEIGHT)
+    score_mean, score_slope = _scale(
+        [each.score for each in candidates], 1 - fusion.SEMANTIC_WEIGHT
+    )
     return _sorted(
-        Ranked(each.stored, each.cosine, weight * cosine + (1 - weight) * score)
-        for each, cosine, score in zip(candidates, cosines, scores, strict=True)
+        Ranked(
+            each.stored,
+            each.cosine,
+            cosine_slope * (each.cosine - cosine_mean) + score_slope * (each.score - score_mean),
+        )
+        for each in (found if deep else candidates)
     )
 
 
 def _sorted(ranked: Any) -> list[Ranked]:
-    return sorted(ranked, key=lambda each: (-each.score, each.stored.number))
+    return sorted(ranked, key=lambda each: each.key)
 
 
-def _standard(values: Sequence[float]) -> list[float]:
+def _scale(values: Sequence[float], weight: float) -> tuple[float, float]:
     if len(set(values)) < 2:
-        return [0.0] * len(values)
-    array = np.array(values)
-    return ((array - array.mean()) / array.std()).tolist()  # type: ignore[no-any-return]
+        return 0.0, 0.0
+    return float(np.mean(values)), float(weight / np.std(values))
+
+
+def walk(
+    ranked: Sequence[Ranked],
+    *,
+    in_groups: bool = False,
+    group_size: int = 1,
+    duplicate_cosine: float | None = None,
+    min_similarity: float = 0.0,
+    groups: int,
+    passed: Callable[[list[list[Ranked]]], bool] = lambda _: True,
+) -> tuple[list[list[Ranked]], bool]:
+    """The groups of a ranking that a page with so many shows, and whether more would follow.
+
+    `passed` tells of the groups so far whether the last one is on the page.
+    """
+    begun: list[list[Ranked]] = []
+    shown, more = 0, False
+    for each in ranked:
+        if max(0.0, each.cosine) < min_similarity:
+            continue
+        media = str(each.stored.media_item_id)
+        mine = [group for group in begun if in_groups and _media(group[0]) == media]
+        if mine and len(mine[0]) == group_size:
+            continue
+        taken = [other for group in begun for other in group]
+        if duplicate_cosine is not None and any(
+            cosines_of(other.stored.vector[None], each.stored.vector)[0] >= duplicate_cosine
+            for other in taken
+        ):
+            continue
+        if mine:
+            mine[0].append(each)
+        elif shown == groups:
+            more = True
+        else:
+            begun.append([each])
+            shown += passed(begun)
+    return begun[len(begun) - shown :], more
+
+
+def _media(ranked: Ranked) -> str:
+    return str(ranked.stored.media_item_id)
