@@ -2,26 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from fastapi import FastAPI, Path
+from fastapi import FastAPI
 from fastapi.responses import RedirectResponse, Response
 
 from deployments import __version__
 from deployments.body_limit import BodyLimit
-from deployments.core import fields, schemas
+from deployments.core import schemas
 from deployments.core.errors import (
     DeadlineExceeded,
     InvalidInput,
-    NotFound,
     NotReady,
     ServiceError,
     StoreDamaged,
-    StoreFull,
-    StoreUnwritable,
 )
 from deployments.core.schemas import (
-    DeleteResponse,
     EmbedRequest,
     EmbedResponse,
     HealthResponse,
@@ -31,7 +27,6 @@ from deployments.core.schemas import (
     StatsResponse,
 )
 from deployments.core.segments import (
-    DeleteMedia,
     EmbeddingType,
     IndexStats,
     Upsert,
@@ -39,9 +34,10 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.limits import check_text
+from deployments.media_routes import WRITE, MediaBackend, media_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
-from deployments.search_routes import BODY, READ, SearchBackend, search_routes
+from deployments.search_routes import BODY, SearchBackend, search_routes
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
 
@@ -51,15 +47,11 @@ Store segments with `POST /embed`, find them with `POST /search`. Errors are
 always safe."""
 
 
-class Backend(SearchBackend, EmbeddingBackend, Protocol):
+class Backend(MediaBackend, SearchBackend, EmbeddingBackend, Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments; the result has nothing missing."""
-        ...
-
-    async def delete(self, deletion: DeleteMedia) -> int:
-        """Remove segments; returns how many there were."""
         ...
 
     async def stats(self) -> IndexStats:
@@ -71,12 +63,6 @@ class Backend(SearchBackend, EmbeddingBackend, Protocol):
         ...
 
 
-MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
-
-
-_WRITE = READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
-
-
 def create_app(backend: Backend, settings: Settings) -> FastAPI:
     """The ASGI application that answers the REST API with a backend."""
     app = FastAPI(title="embeddings-service", version=__version__, description=DESCRIPTION)
@@ -84,7 +70,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
     app.add_middleware(OpenAIErrors)
     add_error_handlers(app)
 
-    @app.post("/embed", responses=_WRITE | BODY, tags=["store"], summary="Store and embed segments")
+    @app.post("/embed", responses=WRITE | BODY, tags=["store"], summary="Store and embed segments")
     async def embed(request: EmbedRequest) -> EmbedResponse:
         """Answers when all segments are durable and searchable.
 
@@ -102,21 +88,7 @@ def create_app(backend: Backend, settings: Settings) -> FastAPI:
             truncated=result.truncated,
         )
 
-    @app.delete(
-        "/media/{media_item_id:path}",
-        responses=_WRITE | problem_responses(NotFound),
-        tags=["store"],
-        summary="Remove a media item",
-    )
-    async def delete_media(
-        media_item_id: MediaItemId, embedding_type: EmbeddingType | None = None
-    ) -> DeleteResponse:
-        """Removes the segments of one type, or of all, and says how many there were."""
-        deleted = await backend.delete(DeleteMedia(media_item_id, embedding_type))
-        return DeleteResponse(
-            media_item_id=media_item_id, embedding_type=embedding_type, embeddings_deleted=deleted
-        )
-
+    app.include_router(media_routes(backend))
     app.include_router(search_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
 

@@ -1,13 +1,14 @@
-"""The cursors by which callers ask for the next page of a search."""
+"""The cursors by which callers ask for the next page."""
 
 import base64
 import binascii
-import math
 from hashlib import blake2b
+from typing import Any
 
 import orjson
 
 from deployments.core.errors import InvalidInput
+from deployments.core.fields import INT64
 from deployments.core.shapes import Position
 
 FIRST = "*"
@@ -15,50 +16,58 @@ FIRST = "*"
 
 _VERSION = 1
 _KEY_BYTES = 9
-_INT64 = range(2**63)
 
 
-def key_of(*ranking: object) -> str:
-    """Short and equal for equal values of what decides a ranking."""
+def key_of(*decisive: object) -> str:
+    """Short, and equal for equal values of what decides the order and what is in it."""
     return base64.urlsafe_b64encode(
-        blake2b(repr(ranking).encode(), digest_size=_KEY_BYTES).digest()
+        blake2b(repr(decisive).encode(), digest_size=_KEY_BYTES).digest()
     ).decode()
 
 
-def encoded(key: str, position: Position) -> str:
-    """The cursor for what comes after a position, of letters, digits, - and _."""
-    values = [_VERSION, key, position.as_of, position.score, position.sequence]
-    return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
+def packed(key: str, *values: object) -> str:
+    """A cursor of letters, digits, - and _ that holds plain values."""
+    document = orjson.dumps([_VERSION, key, *values])
+    return base64.urlsafe_b64encode(document).decode().rstrip("=")
 
 
-def decoded(cursor: str, key: str) -> Position | None:
-    """The position of a cursor; None for the first page.
+def unpacked(cursor: str, key: str, *kinds: tuple[type, ...]) -> list[Any] | None:
+    """The values of a cursor, of one of these types each; None for the first page.
 
-    Raises InvalidInput for what isn't a cursor of the search with this key.
+    Raises InvalidInput for what isn't a cursor with such values and this key.
     """
     if cursor == FIRST:
         return None
+    none = InvalidInput(
+        "cursor is none that this service gave; send the next_cursor of the page before as it is, "
+        f"or {FIRST!r} for the first page"
+    )
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        version, of, as_of, score, sequence = values
-        well_formed = (
-            version == _VERSION
-            and isinstance(of, str)
-            and all(type(each) is int and each in _INT64 for each in (as_of, sequence))
-            and isinstance(score, int | float)
-            and math.isfinite(score)
-        )
+        version, of, *values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, TypeError, ValueError):
-        well_formed = False
-    if not well_formed:
-        raise InvalidInput(
-            f"cursor is none that this service gave; send the next_cursor of the page before as it "
-            f"is, or {FIRST!r} for the first page"
-        )
+        raise none from None
+    if version != _VERSION or not isinstance(of, str):
+        raise none
     if of != key:
         raise InvalidInput(
-            "cursor is of another search; only top_k, explain, highlight and context may differ "
-            f"between pages. Send {FIRST!r} for the first page of this search"
+            f"cursor is of another request than this one; send {FIRST!r} for the first page"
         )
-    return Position(as_of, float(score), sequence)
+    if (
+        len(values) != len(kinds)
+        or any(type(value) not in kind for value, kind in zip(values, kinds, strict=True))
+        or any(type(value) is int and not -INT64 <= value < INT64 for value in values)
+    ):
+        raise none
+    return values
+
+
+def encoded(key: str, position: Position) -> str:
+    """The cursor of a search for what comes after a position."""
+    return packed(key, position.as_of, position.score, position.sequence)
+
+
+def decoded(cursor: str, key: str) -> Position | None:
+    """The position of a search's cursor; None for the first page. Raises InvalidInput."""
+    values = unpacked(cursor, key, (int,), (int, float), (int,))
+    return None if values is None else Position(*values)

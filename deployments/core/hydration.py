@@ -36,7 +36,7 @@ def answers(
             sequences.update(other.sequence for other in row.others or ())
     segments: dict[int, tuple[Id, Segment]] = {}
     for kind, sequences in wanted.items():
-        segments |= _segments(reader, kind, snapshots[kind], sorted(sequences))
+        segments |= segments_of(reader, kind, snapshots[kind], sorted(sequences))
     return [
         Answer(
             [_hit(row, segments) for row in each.rows],
@@ -66,7 +66,7 @@ def _cursor(search: Search, following: Position | None) -> tuple[bool, str | Non
     return True, None if following is None else cursors.encoded(key, following)
 
 
-def _segments(
+def segments_of(
     reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, wanted: Sequence[int]
 ) -> dict[int, tuple[Id, Segment]]:
     """Media item id and segment of each of these rows of a type.

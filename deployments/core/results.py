@@ -11,7 +11,7 @@ import orjson
 
 from deployments.core.answers import Answer
 from deployments.core.schemas import now
-from deployments.core.segments import EmbeddingType, Explanation, Hit, Part
+from deployments.core.segments import EmbeddingType, Explanation, Hit, Id, Part, Segment
 
 Json = bytes
 """A whole JSON value, UTF-8."""
@@ -26,6 +26,11 @@ def answer_json(answer: Answer) -> Json:
         document["exhausted"] = True
     if answer.paged:
         document["next_cursor"] = answer.next_cursor
+    return json_of(document)
+
+
+def json_of(document: dict[str, Any]) -> Json:
+    """A document with metadata as JSON."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
@@ -33,10 +38,15 @@ def answer_json(answer: Answer) -> Json:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def with_timestamp(document: Json) -> Json:
+    """An object that isn't empty, with the present time at its end."""
+    return b'%b,"timestamp":"%b"}' % (document[:-1], now().encode())
+
+
 def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json) -> Json:
     """A SearchResponse around what answer_json gave."""
     head = orjson.dumps({"query": query, "embedding_type": embedding_type})
-    return b'%b,%b,"timestamp":"%b"}' % (head[:-1], answer[1:-1], now().encode())
+    return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:
@@ -51,16 +61,18 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
         result["explain"] = _explain(hit.explanation)
     if hit.others is not None:
         result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
+    return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}
+
+
+def metadata_of(media_item_id: Id, segment: Segment) -> dict[str, Any]:
+    """A SegmentMetadata."""
     return {
-        **result,
-        "metadata": {
-            **hit.segment.metadata,
-            "media_item_id": hit.media_item_id,
-            "segment_id": hit.segment.id,
-            "start_time": hit.segment.start_time,
-            "end_time": hit.segment.end_time,
-            "text": hit.segment.text,
-        },
+        **segment.metadata,
+        "media_item_id": media_item_id,
+        "segment_id": segment.id,
+        "start_time": segment.start_time,
+        "end_time": segment.end_time,
+        "text": segment.text,
     }
 
 

@@ -3,28 +3,26 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import numpy as np
 
 from deployments.core import folder_check, keyword_sql, schema_sql
-from deployments.core.answers import Answer
 from deployments.core.collection import Collection, Snapshot
 from deployments.core.damage import Damage, Salvage
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreMismatch
-from deployments.core.filtered_rows import FilteredRows
 from deployments.core.folder_lock import FolderLock
 from deployments.core.folder_view import FolderView, open_view
 from deployments.core.index_condition import IndexCondition
-from deployments.core.index_reads import answer
-from deployments.core.keyword_index import KeywordIndexes
+from deployments.core.index_reads import IndexReads
+from deployments.core.one_commit import Snapshots
 from deployments.core.pace import Pace
-from deployments.core.row_search import check_searches
 from deployments.core.salvage import DamagedStore, nothing_is_provable
 from deployments.core.salvage_source import readable_folder
 from deployments.core.segments import (
@@ -45,6 +43,8 @@ from deployments.core.store_sql import StoreReader
 logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 4096
+
+T = TypeVar("T")
 
 
 class SalvagedIndex:
@@ -70,8 +70,7 @@ class SalvagedIndex:
         self._recovery_s = recovery_s
         self._snapshots = snapshots
         self._reader = StoreReader(intact)
-        self._keywords = KeywordIndexes()
-        self._filters = FilteredRows()
+        self.reads = IndexReads(self, model.dimension)
         self._salvage = salvage
         self._reading = threading.Lock()
         self._closed = False
@@ -125,22 +124,17 @@ class SalvagedIndex:
             "FAISS_INDEX_DIR), send lost media items again, and unset EMBEDDINGS_SALVAGE."
         )
 
-    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
-        """As SegmentIndex.answer, among the intact rows."""
-        if not searches:
-            return []
-        queries = check_searches(searches, queries, self.model.dimension)
+    def read(self, work: Callable[[StoreReader, Snapshots], T]) -> T:
+        """What `work` returns for the intact rows. Raises NotReady after close()."""
         # One connection, one after the other: this is no mode for a busy day.
         with self._reading:
             if self._closed:
                 raise NotReady("The index is closed.")
-            return answer(
-                self._reader, self._snapshots, searches, queries, self._keywords, self._filters
-            )
+            return work(self._reader, self._snapshots)
 
     def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """The hits of each answer."""
-        return [answer.hits for answer in self.answer(searches, queries)]
+        """The hits of each answer; see IndexReads.answer."""
+        return [answer.hits for answer in self.reads.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
         """Model, intact rows by type, and what is lost."""

@@ -2,17 +2,17 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from deployments.core import background_check, folder_check, recovery, store_check
-from deployments.core.answers import Answer
 from deployments.core.collection import Collection
 from deployments.core.commit_mark import CommitMark
 from deployments.core.damage import DamageRecord, noting_damage
@@ -25,6 +25,7 @@ from deployments.core.index_policy import IndexPolicy
 from deployments.core.index_reads import IndexReads
 from deployments.core.main_part import MainPart
 from deployments.core.main_part_builds import MainPartBuilds
+from deployments.core.one_commit import Snapshots, at_one_commit
 from deployments.core.operations import Operation, Outcome, carry_out
 from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
@@ -44,6 +45,8 @@ from deployments.core.store import Store
 from deployments.core.store_sql import StoreReader
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class SegmentIndex:
@@ -72,7 +75,7 @@ class SegmentIndex:
         self._writing = threading.Lock()
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
-        self._reads = IndexReads(store, self._published, model.dimension)
+        self.reads = IndexReads(self, model.dimension)
         self._builds = MainPartBuilds(
             folder,
             model,
@@ -224,14 +227,19 @@ class SegmentIndex:
         return outcome
 
     @noting_damage
-    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
-        """As IndexReads.answer; raises NotReady after close() too."""
+    def read(self, work: Callable[[StoreReader, Snapshots], T]) -> T:
+        """What `work` returns for the store and the vectors of the same commit.
+
+        It may be called several times. Raises StoreError, NotReady, and what `work` raises.
+        """
         self._require_open()
-        return self._reads.answer(searches, queries)
+        return at_one_commit(
+            self._store, self._published, lambda reader, state: work(reader, state.snapshots)
+        )
 
     def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """The hits of each answer."""
-        return [answer.hits for answer in self.answer(searches, queries)]
+        """The hits of each answer; see IndexReads.answer."""
+        return [answer.hits for answer in self.reads.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
         """Model, rows by type, what was rebuilt, what is damaged, and how each type is searched."""
@@ -286,7 +294,7 @@ class SegmentIndex:
                 ),
             ]
 
-        return self._reads.at_one_commit(problems)
+        return at_one_commit(self._store, self._published, problems)
 
     def check(self, pace: Pace) -> None:
         """Read the whole store at a pace; damage that is found is in `damage` afterwards.

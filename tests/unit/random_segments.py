@@ -115,7 +115,7 @@ class RandomContents:
         self._index = index
         self._draw = draw
         self._kind = kind
-        self._numbers = 0
+        self.numbers = 0
 
     def write(self, segments: int) -> None:
         """Store segments of one media item, over what is there, or delete one."""
@@ -132,7 +132,7 @@ class RandomContents:
         parts = [
             Segment(
                 each.id,
-                f"{each.text} {self._numbers + position}",
+                f"{each.text} {self.numbers + position}",
                 each.start_time,
                 each.end_time,
                 each.metadata,
@@ -147,5 +147,5 @@ class RandomContents:
             if (str(each.media_item_id) != str(media) or str(each.segment.id) not in replaced)
         ]
         for each in parts:
-            self._numbers += 1
-            self.everything.append(Stored(self._numbers, media, each, vector_of(each.text)))
+            self.numbers += 1
+            self.everything.append(Stored(self.numbers, media, each, vector_of(each.text)))

@@ -50,7 +50,7 @@ def check(
     """Some random searches, in one call, find what they must, in order and with its scores."""
     wanted = [draw.filter() for _ in range(requests)]
     searches = [search_of(draw, each) for each in wanted]
-    answers = index.answer(searches, vectors_of(each.text for each in searches))
+    answers = index.reads.answer(searches, vectors_of(each.text for each in searches))
     for search, form, answer in zip(searches, wanted, answers, strict=True):
         check_answer(everything, search, form, answer)
 
@@ -128,7 +128,7 @@ def test_filtered_search_is_exact_in_every_type_of_index(in_two_parts: Any, seed
 
 
 def found(index: SegmentIndex, form: dict[str, Any], kind: EmbeddingType = TRANSCRIPT) -> list[Any]:
-    (answer,) = index.answer([Search(kind, 1000, filter=parsed(form))], vectors_of(["x"]))
+    (answer,) = index.reads.answer([Search(kind, 1000, filter=parsed(form))], vectors_of(["x"]))
     assert answer.exhausted
     return sorted(hit.segment.id for hit in answer.hits)
 
@@ -236,7 +236,7 @@ def test_an_older_reader_sees_what_was_there(index: SegmentIndex) -> None:
         snapshot = index._published.current.snapshots[TRANSCRIPT]
         store_segments(index, 1, segment("a", n=3))
         assert found(index, {"n": {"$exists": True}}) == ["a", "b"]
-        filters = index._reads._filters
+        filters = index.reads._filters
         assert filters.among(reader, TRANSCRIPT, snapshot, wanted).live_sequences().tolist() == [
             1,
             2,

@@ -306,4 +306,4 @@ def test_a_reader_that_was_overtaken_looks_again(index: SegmentIndex) -> None:
         index.delete_media(1)
         assert search(index, "rsi") == []
         with pytest.raises(keyword_index.Overtaken):
-            index._reads._keywords.search(reader, TRANSCRIPT, snapshot, [("rsi", None)])
+            index.reads._keywords.search(reader, TRANSCRIPT, snapshot, [("rsi", None)])

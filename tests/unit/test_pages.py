@@ -45,7 +45,7 @@ def small_numbers() -> Iterator[None]:
 
 
 def ask(index: SegmentIndex, search: Search) -> Answer:
-    (answer,) = index.answer([search], vectors_of([search.text]))
+    (answer,) = index.reads.answer([search], vectors_of([search.text]))
     return answer
 
 
@@ -212,7 +212,7 @@ def test_pages_fit_although_an_encoder_rounds_anew(index: SegmentIndex, mode: Se
     for noise in random_units(20, seed=7):
         query = unit(vector_of("rsi") + 1e-6 * noise)
         search = Search(TRANSCRIPT, 3, mode=mode, text="rsi", shape=shape)
-        (answer,) = index.answer([search], query[None])
+        (answer,) = index.reads.answer([search], query[None])
         texts += [hit.segment.text for hit in answer.hits]
         if answer.next_cursor is None:
             break
@@ -266,7 +266,7 @@ def test_a_cursor_leads_to_its_position_in_its_own_search(
     cursor = cursors.encoded(KEY, position)
     assert cursors.decoded(cursor, KEY) == position
     assert len(cursor) < 200
-    with pytest.raises(InvalidInput, match="cursor is of another search"):
+    with pytest.raises(InvalidInput, match="cursor is of another request"):
         cursors.decoded(cursor, "of another one")
     with pytest.raises(InvalidInput):
         cursors.decoded(cursor[:-3], KEY)

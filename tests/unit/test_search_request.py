@@ -95,7 +95,7 @@ def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend
     ]
     for other in others:
         response = client.post("/search", json=REQUEST | {"cursor": cursor} | other)
-        assert_problem(response, 422, "invalid_input", "cursor is of another search")
+        assert_problem(response, 422, "invalid_input", "cursor is of another request")
 
 
 def test_groups_and_cursors_in_the_answer(client, backend):
