@@ -16,7 +16,9 @@ from deployments.routes import route_path
 OPEN_ROUTES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 """For browsers and probes, which can't send a key: they tell nothing of what is stored."""
 
-READING_POSTS = frozenset({"/search", "/v1/embeddings"})
+READING_POSTS = frozenset(
+    {"/search", "/search/batch", "/search/moments", "/search/similar", "/v1/embeddings"}
+)
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _TRUSTED = "embeddings.trusted"

@@ -21,6 +21,7 @@ from deployments.core.errors import (
     StoreDamaged,
 )
 from deployments.core.exposure import check_exposure
+from deployments.core.media_lists import MediaList, SegmentList
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -128,6 +129,20 @@ class ServeBackend:
             what="the index",
             timeout_s=self._timeout_s,
             repeatable=False,
+        )
+
+    async def media(self, wanted: MediaList) -> Json:
+        """List media items."""
+        return await call(
+            lambda: self._index.media.remote(wanted), what="the index", timeout_s=self._timeout_s
+        )
+
+    async def segments(self, wanted: SegmentList) -> Json:
+        """List segments."""
+        return await call(
+            lambda: self._index.segments.remote(wanted),
+            what="the index",
+            timeout_s=self._timeout_s,
         )
 
     async def stats(self) -> IndexStats:

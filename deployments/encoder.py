@@ -91,7 +91,7 @@ class Encoder:
         )
 
     async def search(self, queries: Sequence[Query]) -> list[Json]:
-        """The results of each query, best first."""
+        """The answer to each query."""
         started = monotonic()
         vectors = await self._queries.encode([query.text for query in queries])
         seconds = monotonic() - started

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.core.background_check import BackgroundCheck
 from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreDamaged
@@ -15,9 +15,11 @@ from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
 from deployments.core.group_commit import GroupCommit
 from deployments.core.index_policy import IndexPolicy
+from deployments.core.list_results import media_json, segments_json
+from deployments.core.media_lists import MediaList, SegmentList
 from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
-from deployments.core.results import Json, results_json
+from deployments.core.results import Json, answer_json
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
@@ -34,6 +36,8 @@ from deployments.logs import log_as_serve
 from deployments.metrics import IndexMetrics, Publisher
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SEARCH_THREADS = 4
 LOCK_POLL_S = 0.2
@@ -89,24 +93,31 @@ class Index:
     async def search(
         self, searches: Sequence[Search], queries: Vectors, fingerprint: str
     ) -> list[Json]:
-        """The results of each search; `queries` is (len(searches), dimension) float32."""
-        segments = self._opened()
+        """The answer to each search; `queries` is (len(searches), dimension) float32."""
+        reads = self._opened().reads
         self._check_model(fingerprint)
-
-        def find() -> list[Json]:
-            return [results_json(hits) for hits in segments.search(searches, queries)]
-
         started = monotonic()
-        found = await asyncio.get_running_loop().run_in_executor(self._searches, find)
+        found = await self._in_search_thread(
+            lambda: [answer_json(answer) for answer in reads.answer(searches, queries)]
+        )
         seconds = monotonic() - started
         self._metrics.searched(seconds)
         logger.debug("Answered %d searches in %.1f ms", len(searches), seconds * 1000)
         return found
 
+    async def media(self, wanted: MediaList) -> Json:
+        """A page of the media items that have segments."""
+        reads = self._opened().reads
+        return await self._in_search_thread(lambda: media_json(wanted, reads.media(wanted)))
+
+    async def segments(self, wanted: SegmentList) -> Json:
+        """A page of a media item's segments."""
+        reads = self._opened().reads
+        return await self._in_search_thread(lambda: segments_json(wanted, reads.segments(wanted)))
+
     async def stats(self) -> IndexStats:
         """Counts by type."""
-        segments = self._opened()
-        return await asyncio.get_running_loop().run_in_executor(self._searches, segments.stats)
+        return await self._in_search_thread(self._opened().stats)
 
     def check_health(self) -> None:
         """Serve's health check: a folder that couldn't be opened after a wait needs a restart.
@@ -142,6 +153,9 @@ class Index:
         done = await asyncio.shield(asyncio.wrap_future(self._opened_writer().submit(operation)))
         logger.debug("%s in %.1f ms", type(operation).__name__, (monotonic() - started) * 1000)
         return done
+
+    async def _in_search_thread(self, read: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._searches, read)
 
     def _open(self) -> None:
         started = monotonic()

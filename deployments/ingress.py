@@ -2,57 +2,46 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response
 
 from deployments import __version__
 from deployments.access import Access, describe_access, is_trusted
 from deployments.body_limit import BodyLimit
-from deployments.core import fields, schemas
+from deployments.core import schemas
 from deployments.core.errors import (
-    BodyTooLarge,
     DeadlineExceeded,
     InvalidInput,
-    NotFound,
     NotReady,
-    Overloaded,
     ServiceError,
     StoreDamaged,
-    StoreFull,
-    StoreUnwritable,
-    UnreadableBody,
 )
 from deployments.core.recent import Recent
-from deployments.core.results import Json, search_response_json
 from deployments.core.schemas import (
-    DeleteResponse,
     EmbedRequest,
     EmbedResponse,
     HealthResponse,
     IndexStatus,
     LiveResponse,
     Problem,
-    SearchRequest,
-    SearchResponse,
     StatsResponse,
 )
 from deployments.core.segments import (
-    DeleteMedia,
     EmbeddingType,
     IndexStats,
-    Search,
-    SearchMode,
     Upsert,
     UpsertResult,
 )
-from deployments.core.segments import Query as SearchQuery
 from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
+from deployments.limits import check_text
+from deployments.media_routes import WRITE, MediaBackend, media_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
 from deployments.request_log import Observe, RequestLog
+from deployments.search_routes import BODY, SearchBackend, search_routes
 from deployments.secure_headers import SecureHeaders
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
@@ -65,19 +54,11 @@ always safe."""
 STRANGERS_CHECK_S = 1.0
 
 
-class Backend(EmbeddingBackend, Protocol):
+class Backend(MediaBackend, SearchBackend, EmbeddingBackend, Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments; the result has nothing missing."""
-        ...
-
-    async def search(self, query: SearchQuery) -> Json:
-        """Find segments: the `results` of a SearchResponse, best first."""
-        ...
-
-    async def delete(self, deletion: DeleteMedia) -> int:
-        """Remove segments; returns how many there were."""
         ...
 
     async def stats(self) -> IndexStats:
@@ -87,47 +68,6 @@ class Backend(EmbeddingBackend, Protocol):
     async def check(self) -> IndexStats:
         """Encode and search for real, then count segments."""
         ...
-
-
-Question = Annotated[
-    fields.Text, Query(description="What to look for.", examples=["when is a stock overbought?"])
-]
-TopK = Annotated[fields.TopK, Query(description="How many results at most.")]
-MinSimilarity = Annotated[
-    fields.Similarity, Query(description="Leave out results below this similarity, 0 to 1.")
-]
-Exact = Annotated[
-    bool, Query(description="Compare with every vector, whatever the type of the index.")
-]
-Mode = Annotated[SearchMode, Query(description="Rank by meaning, by words (BM25), or by both.")]
-Explain = Annotated[bool, Query(description="Say why each result is where it is.")]
-MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
-
-
-async def _search_by_url(
-    query: Question,
-    top_k: TopK = 10,
-    min_similarity: MinSimilarity = 0.0,
-    exact: Exact = False,
-    mode: Mode = SearchMode.SEMANTIC,
-    explain: Explain = False,
-) -> SearchRequest:
-    return SearchRequest(
-        query=query,
-        top_k=top_k,
-        min_similarity=min_similarity,
-        exact=exact,
-        mode=mode,
-        explain=explain,
-    )
-
-
-SearchByUrl = Annotated[SearchRequest, Depends(_search_by_url)]
-"""What the search routes have in common in their query."""
-
-_READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
-_BODY = problem_responses(UnreadableBody, BodyTooLarge)
-_WRITE = _READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
 
 
 def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *_: None) -> FastAPI:
@@ -152,29 +92,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     add_error_handlers(app)
     add_docs_page(app)
 
-    async def find(request: SearchRequest) -> Response:
-        query, mode = request.query, request.mode
-        _check_text("query", query, settings)
-        if request.top_k > settings.embeddings_max_top_k:
-            raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
-        search = Search(
-            request.embedding_type,
-            request.top_k,
-            request.min_similarity,
-            request.exact,
-            mode,
-            "" if mode == SearchMode.SEMANTIC else query,
-            request.explain,
-        )
-        results = await backend.search(SearchQuery(query, search))
-        return Response(
-            search_response_json(query, request.embedding_type, results),
-            media_type="application/json",
-        )
-
-    @app.post(
-        "/embed", responses=_WRITE | _BODY, tags=["store"], summary="Store and embed segments"
-    )
+    @app.post("/embed", responses=WRITE | BODY, tags=["store"], summary="Store and embed segments")
     async def embed(request: EmbedRequest) -> EmbedResponse:
         """Answers when all segments are durable and searchable.
 
@@ -192,66 +110,8 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
             truncated=result.truncated,
         )
 
-    @app.delete(
-        "/media/{media_item_id:path}",
-        responses=_WRITE | problem_responses(NotFound),
-        tags=["store"],
-        summary="Remove a media item",
-    )
-    async def delete_media(
-        media_item_id: MediaItemId, embedding_type: EmbeddingType | None = None
-    ) -> DeleteResponse:
-        """Removes the segments of one type, or of all, and says how many there were."""
-        deleted = await backend.delete(DeleteMedia(media_item_id, embedding_type))
-        return DeleteResponse(
-            media_item_id=media_item_id, embedding_type=embedding_type, embeddings_deleted=deleted
-        )
-
-    @app.post(
-        "/search",
-        response_model=SearchResponse,
-        responses=_READ | _BODY,
-        tags=["search"],
-        summary="Search one index",
-    )
-    async def search(request: SearchRequest) -> Response:
-        """The stored segments that answer to the query, best first.
-
-        `mode` says by what they are ranked: `semantic` by their meaning, `keyword` by their words
-        (BM25), `hybrid` by both. `similarity` and `distance` are exact in every mode, and
-        `min_similarity` leaves out what is below it in every mode.
-        """
-        return await find(request)
-
-    def add_search_route(path: str, embedding_type: EmbeddingType) -> None:
-        @app.get(
-            path,
-            response_model=SearchResponse,
-            responses=_READ,
-            tags=["search"],
-            summary=f"Search {path.rsplit('/', 1)[1]}",
-            name=f"search_{embedding_type}s",
-        )
-        async def search_type(request: SearchByUrl) -> Response:
-            """As `POST /search`, by URL."""
-            return await find(request.model_copy(update={"embedding_type": embedding_type}))
-
-    for embedding_type in EmbeddingType:
-        add_search_route(f"/search/{embedding_type}s", embedding_type)
-
-    @app.get(
-        "/embeddings/search",
-        response_model=SearchResponse,
-        responses=_READ,
-        tags=["search"],
-        summary="Search, under the main API's route",
-    )
-    async def embeddings_search(
-        request: SearchByUrl, embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT
-    ) -> Response:
-        """As `POST /search`, under the route by which the pipeline's main API offers it."""
-        return await find(request.model_copy(update={"embedding_type": embedding_type}))
-
+    app.include_router(media_routes(backend))
+    app.include_router(search_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
 
     @app.get(
@@ -314,15 +174,7 @@ def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -
             "(EMBEDDINGS_MAX_SEGMENTS) are allowed, split it into several"
         )
     for position, segment in enumerate(segments):
-        _check_text(f"the text of segment {position}", segment.text, settings)
-
-
-def _check_text(what: str, text: str, settings: Settings) -> None:
-    if len(text) > settings.embeddings_max_text_chars:
-        raise InvalidInput(
-            f"{what} has {len(text)} characters; at most {settings.embeddings_max_text_chars} "
-            "(EMBEDDINGS_MAX_TEXT_CHARS) are allowed"
-        )
+        check_text(f"the text of segment {position}", segment.text, settings)
 
 
 def _stats_response(stats: IndexStats) -> StatsResponse:

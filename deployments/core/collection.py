@@ -15,6 +15,7 @@ _FIRST_CAPACITY = 1024
 _COMPACT_SHARE = 0.1
 _COMPACT_ROWS = 1000
 _BLOCK_ROWS = 16384
+_FEW_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,27 @@ class Snapshot:
         _, deleted = look_up(positions[here], self.dead)
         alive: Sequences = sequences[here][~deleted]
         return alive
+
+    def restricted_to(self, sequences: Sequences) -> "Snapshot":
+        """These rows alone, as far as they are here and not deleted, to be scanned.
+
+        `sequences` ascend.
+        """
+        positions, here = look_up(sequences, self.sequences)
+        alive = np.zeros(len(self.sequences), bool)
+        alive[positions[here]] = True
+        alive[self.dead] = False
+        rows = np.flatnonzero(alive)
+        if len(rows) < _FEW_SHARE * len(alive):
+            # To copy them costs less than to scan the others too.
+            return Snapshot(self.vectors[rows], self.sequences[rows], np.empty(0, np.int64))
+        return Snapshot(self.vectors, self.sequences, np.flatnonzero(~alive))
+
+    def until(self, sequence: int) -> "Snapshot":
+        """The rows up to a sequence number, to be scanned."""
+        rows = int(np.searchsorted(self.sequences, sequence, side="right"))
+        dead = self.dead[: np.searchsorted(self.dead, rows)]
+        return Snapshot(self.vectors[:rows], self.sequences[:rows], dead)
 
     def vectors_of(self, sequences: Sequences) -> Vectors:
         """The vectors, (n, dimension), that searches compare for these rows of the snapshot."""

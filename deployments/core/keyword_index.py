@@ -18,6 +18,8 @@ from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_sql import StoreReader
 
+Terms = Sequence[str]
+
 MOST_TERMS = 128
 """Of a longer query the first ones count."""
 
@@ -44,6 +46,10 @@ class KeywordScores:
             rows, found = rows[found >= least], found[found >= least]
         order = np.argsort(-found, kind="stable")[:count]
         return self.sequences[rows[order]]
+
+    def among(self, sequences: Sequences) -> "KeywordScores":
+        """Those of these rows alone, which ascend and are there."""
+        return KeywordScores(sequences, self.of(sequences))
 
     def of(self, sequences: Sequences) -> Scores:
         """The scores of these rows, which are there."""
@@ -77,11 +83,12 @@ class KeywordIndex:
         self._rowset: tuple[Snapshot | None, Rowset | None] = (None, None)
 
     def search(
-        self, reader: StoreReader, snapshot: Snapshot, queries: Sequence[Sequence[str]]
+        self, reader: StoreReader, snapshot: Snapshot, queries: Sequence[tuple[Terms, int | None]]
     ) -> list[KeywordScores]:
         """The scores of a snapshot's rows for the terms of each query.
 
-        `reader` and `snapshot` are of the same commit. Raises StoreDamaged, and Overtaken.
+        With a sequence number beside the terms, later rows are as if they weren't there. `reader`
+        and `snapshot` are of the same commit. Raises StoreDamaged, and Overtaken.
         """
         with self._lock, translated("Cannot search for keywords"):
             commit_id = reader.commit_id()
@@ -91,12 +98,15 @@ class KeywordIndex:
                 self._extend(reader, snapshot)
                 self._commit_id = commit_id
             rowset = self._rows_of(snapshot)
-            sequences = self._sequences
-            found = [{term: self._find(reader, term) for term in query} for query in queries]
+            sequences, lengths = self._sequences, self._lengths
+            found = [{term: self._find(reader, term) for term in query} for query, _ in queries]
             self._evict()
+        rowsets: dict[int | None, Rowset] = {None: rowset}
+        for until in {until for _, until in queries if until is not None}:
+            rowsets[until] = Rowset.of(rowset.live & (sequences <= until), lengths)
         return [
-            KeywordScores(sequences, bm25.scores(rowset, query, postings))
-            for query, postings in zip(queries, found, strict=True)
+            KeywordScores(sequences, bm25.scores(rowsets[until], query, postings))
+            for (query, until), postings in zip(queries, found, strict=True)
         ]
 
     def _extend(self, reader: StoreReader, snapshot: Snapshot) -> None:
@@ -165,8 +175,12 @@ class KeywordIndexes:
         self._indexes = {kind: KeywordIndex(kind) for kind in EmbeddingType}
 
     def search(
-        self, reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, texts: Sequence[str]
+        self,
+        reader: StoreReader,
+        kind: EmbeddingType,
+        snapshot: Snapshot,
+        texts: Sequence[tuple[str, int | None]],
     ) -> list[KeywordScores]:
         """The scores of a snapshot's rows for each text; see KeywordIndex.search."""
-        queries = [terms(text)[:MOST_TERMS] for text in texts]
+        queries = [(terms(text)[:MOST_TERMS], until) for text, until in texts]
         return self._indexes[kind].search(reader, snapshot, queries)

@@ -7,10 +7,12 @@ import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.exact_search import Scores, cosines_of
-from deployments.core.fusion import DEPTH, fuse
+from deployments.core.fusion import DEPTH, Scale
 from deployments.core.keyword_index import KeywordScores
 from deployments.core.main_part import Sequences
 from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
+
+_DEEPER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,12 @@ class Ranked:
     sequence: int
     score: float | None = None
     explanation: Explanation | None = None
+    others: tuple["Ranked", ...] | None = None
+
+    @property
+    def key(self) -> tuple[float, int]:
+        """What a ranking is sorted by, ascending."""
+        return (-(self.cosine if self.score is None else self.score), self.sequence)
 
 
 def nearest_needed(search: Search) -> int:
@@ -50,15 +58,21 @@ def by_keywords(
     search: Search, snapshot: Snapshot, query: Vectors, keywords: KeywordScores
 ) -> list[Ranked]:
     """The rows with the highest BM25 score, ties by sequence number."""
-    sequences = keywords.best(max(DEPTH, search.top_k))
-    cosines = cosines_of(snapshot.vectors_of(sequences), query)
-    found = []
-    for rank, (seq, cosine, score) in enumerate(
-        zip(sequences.tolist(), cosines.tolist(), keywords.of(sequences).tolist(), strict=True), 1
-    ):
-        explanation = Explanation(Part(None, cosine), Part(rank, score)) if search.explain else None
-        found.append(Ranked(cosine, seq, score, explanation))
-    return _chosen(search, found)
+    depth = max(DEPTH, search.top_k)
+    while True:
+        sequences = keywords.best(depth)
+        cosines = cosines_of(snapshot.vectors_of(sequences), query)
+        scores = keywords.of(sequences)
+        found = []
+        for rank, (seq, cosine, score) in enumerate(
+            zip(sequences.tolist(), cosines.tolist(), scores.tolist(), strict=True), 1
+        ):
+            told = Explanation(Part(None, cosine), Part(rank, score)) if search.explain else None
+            found.append(Ranked(cosine, seq, score, told))
+        chosen = _chosen(search, found)
+        if len(chosen) == search.top_k or len(sequences) < depth:
+            return chosen
+        depth *= _DEEPER
 
 
 def by_both(
@@ -76,7 +90,7 @@ def by_both(
     sequences = np.union1d(nearest, worded)
     cosines = cosines_of(snapshot.vectors_of(sequences), query)
     bm25 = keywords.of(sequences)
-    semantic, keyword = fuse(cosines, bm25)
+    semantic, keyword = Scale.of(cosines, bm25).parts(cosines, bm25)
     scores = semantic + keyword
     semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
     keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}

@@ -5,32 +5,48 @@ validating thousands of objects on each of three hops costs more than finding th
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from deployments.core.answers import Answer
 from deployments.core.schemas import now
-from deployments.core.segments import EmbeddingType, Explanation, Hit, Part
+from deployments.core.segments import EmbeddingType, Explanation, Hit, Id, Part, Segment
 
 Json = bytes
 """A whole JSON value, UTF-8."""
 
 
-def results_json(hits: Sequence[Hit]) -> Json:
-    """Hits, best first, as the list `results` of a SearchResponse."""
-    documents = [_result(position, hit) for position, hit in enumerate(hits)]
+def answer_json(answer: Answer) -> Json:
+    """What an answer adds to a SearchResponse, as an object."""
+    document: dict[str, Any] = {
+        "results": [_result(position, hit) for position, hit in enumerate(answer.hits)]
+    }
+    if answer.exhausted:
+        document["exhausted"] = True
+    if answer.paged:
+        document["next_cursor"] = answer.next_cursor
+    return json_of(document)
+
+
+def json_of(document: dict[str, Any]) -> Json:
+    """A document with metadata as JSON."""
     try:
-        return orjson.dumps(documents)
+        return orjson.dumps(document)
     except orjson.JSONEncodeError:
         # Metadata that didn't come through the API may have integers of more than 64 bits.
-        return json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def search_response_json(query: str, embedding_type: EmbeddingType, results: Json) -> Json:
-    """A SearchResponse around its `results`."""
+def with_timestamp(document: Json) -> Json:
+    """An object that isn't empty, with the present time at its end."""
+    return b'%b,"timestamp":"%b"}' % (document[:-1], now().encode())
+
+
+def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json) -> Json:
+    """A SearchResponse around what answer_json gave."""
     head = orjson.dumps({"query": query, "embedding_type": embedding_type})
-    return b'%b,"results":%b,"timestamp":"%b"}' % (head[:-1], results, now().encode())
+    return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:
@@ -43,16 +59,20 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
         result["score"] = hit.score
     if hit.explanation is not None:
         result["explain"] = _explain(hit.explanation)
+    if hit.others is not None:
+        result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
+    return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}
+
+
+def metadata_of(media_item_id: Id, segment: Segment) -> dict[str, Any]:
+    """A SegmentMetadata."""
     return {
-        **result,
-        "metadata": {
-            **hit.segment.metadata,
-            "media_item_id": hit.media_item_id,
-            "segment_id": hit.segment.id,
-            "start_time": hit.segment.start_time,
-            "end_time": hit.segment.end_time,
-            "text": hit.segment.text,
-        },
+        **segment.metadata,
+        "media_item_id": media_item_id,
+        "segment_id": segment.id,
+        "start_time": segment.start_time,
+        "end_time": segment.end_time,
+        "text": segment.text,
     }
 
 

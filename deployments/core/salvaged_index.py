@@ -3,12 +3,12 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,9 +19,9 @@ from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreMismatch
 from deployments.core.folder_lock import FolderLock
 from deployments.core.folder_view import FolderView, open_view
-from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_condition import IndexCondition
-from deployments.core.keyword_index import KeywordIndexes
+from deployments.core.index_reads import IndexReads
+from deployments.core.one_commit import Snapshots
 from deployments.core.pace import Pace
 from deployments.core.salvage import DamagedStore, nothing_is_provable
 from deployments.core.salvage_source import readable_folder
@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 _ROWS_AT_ONCE = 4096
 
+T = TypeVar("T")
+
 
 class SalvagedIndex:
     """What SegmentIndex offers, read-only: every write raises StoreDamaged.
@@ -56,7 +58,7 @@ class SalvagedIndex:
         model: ModelIdentity,
         view: FolderView,
         snapshots: dict[EmbeddingType, Snapshot],
-        words: sqlite3.Connection,
+        intact: sqlite3.Connection,
         salvage: Salvage,
         opened: ExitStack,
         recovery_s: float,
@@ -67,7 +69,8 @@ class SalvagedIndex:
         self._opened = opened
         self._recovery_s = recovery_s
         self._snapshots = snapshots
-        self._keywords = partial(KeywordIndexes().search, StoreReader(words))
+        self._reader = StoreReader(intact)
+        self.reads = IndexReads(self, model.dimension)
         self._salvage = salvage
         self._reading = threading.Lock()
         self._closed = False
@@ -100,13 +103,13 @@ class SalvagedIndex:
                     f"configured: set EMBEDDING_MODEL={view.model.name}."
                 )
             store = DamagedStore(view)
-            words = _empty_keywords()
-            opened.callback(words.close)
-            snapshots = _intact_rows(store, model.dimension, words)
+            intact = _empty_store()
+            opened.callback(intact.close)
+            snapshots = _take_in(store, model.dimension, intact)
             salvage = store.salvage()
             logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
             return cls(
-                model, view, snapshots, words, salvage, opened.pop_all(), monotonic() - started
+                model, view, snapshots, intact, salvage, opened.pop_all(), monotonic() - started
             )
 
     def apply(
@@ -121,16 +124,17 @@ class SalvagedIndex:
             "FAISS_INDEX_DIR), send lost media items again, and unset EMBEDDINGS_SALVAGE."
         )
 
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """As SegmentIndex.search, among the intact rows."""
-        if not searches:
-            return []
-        queries = check_searches(searches, queries, self.model.dimension)
+    def read(self, work: Callable[[StoreReader, Snapshots], T]) -> T:
+        """What `work` returns for the intact rows. Raises NotReady after close()."""
         # One connection, one after the other: this is no mode for a busy day.
         with self._reading:
             if self._closed:
                 raise NotReady("The index is closed.")
-            return find_hits(self._view.reader, self._snapshots, searches, queries, self._keywords)
+            return work(self._reader, self._snapshots)
+
+    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+        """The hits of each answer; see IndexReads.answer."""
+        return [answer.hits for answer in self.reads.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
         """Model, intact rows by type, and what is lost."""
@@ -192,27 +196,33 @@ class SalvagedIndex:
         self.close()
 
 
-def _empty_keywords() -> sqlite3.Connection:
-    """A store in memory for the keywords of intact rows: those of the file may be damaged."""
+def _empty_store() -> sqlite3.Connection:
+    """A store in memory for intact rows: what surrounds them in the file may be damaged."""
     connection = sqlite3.connect(":memory:", check_same_thread=False)
-    connection.executescript(schema_sql.script())
+    # A damaged store may show a segment's earlier version beside the present one.
+    connection.executescript(schema_sql.script().replace("UNIQUE INDEX", "INDEX"))
     connection.execute("INSERT INTO meta VALUES ('commit_id', 0)")
     return connection
 
 
-def _intact_rows(
-    store: DamagedStore, dimension: int, words: sqlite3.Connection
+def _take_in(
+    store: DamagedStore, dimension: int, intact: sqlite3.Connection
 ) -> dict[EmbeddingType, Snapshot]:
+    """Copy the intact rows, apart from their vectors, which are in the snapshots."""
     collections = {kind: Collection(dimension) for kind in EmbeddingType}
     none = np.empty(0, np.int64)
-    rows = ((row[0], EmbeddingType(row[1]), row[4], vector) for row, vector in store.rows())
+    rows = store.rows()
     while block := list(islice(rows, _ROWS_AT_ONCE)):
+        intact.executemany(
+            "INSERT INTO segments VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            [row for row, _ in block],
+        )
         for kind, collection in collections.items():
-            here = [(seq, text, vector) for seq, each, text, vector in block if each == kind]
+            here = [(row[0], row[4], vector) for row, vector in block if row[1] == kind]
             if here:
                 sequences = np.array([seq for seq, _, _ in here], np.int64)
                 vectors = np.frombuffer(b"".join(vector for _, _, vector in here), "<f4")
-                keyword_sql.add(words, kind, ((seq, text) for seq, text, _ in here))
+                keyword_sql.add(intact, kind, ((seq, text) for seq, text, _ in here))
                 collection.change(
                     none, sequences, vectors.reshape(-1, dimension).astype(np.float32, copy=False)
                 )

@@ -2,13 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from deployments.core.damage import DamageRecord, noting_damage
 from deployments.core.durable_files import Disk, remove_temporary_files
 from deployments.core.errors import NotReady, ServiceError, StoreError
 from deployments.core.folder_lock import FolderLock
-from deployments.core.hydration import check_searches, find_hits
 from deployments.core.index_checkpoints import IndexCheckpoints
 from deployments.core.index_condition import IndexCondition
 from deployments.core.index_policy import IndexPolicy
-from deployments.core.keyword_index import KeywordIndexes, Overtaken
+from deployments.core.index_reads import IndexReads
 from deployments.core.main_part import MainPart
 from deployments.core.main_part_builds import MainPartBuilds
+from deployments.core.one_commit import Snapshots, at_one_commit
 from deployments.core.operations import Operation, Outcome, carry_out
 from deployments.core.pace import Pace
 from deployments.core.published_state import PublishedState, State
@@ -42,10 +42,11 @@ from deployments.core.segments import (
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store import Store
+from deployments.core.store_sql import StoreReader
 
 logger = logging.getLogger(__name__)
 
-_PUBLISH_TIMEOUT_S = 5.0
+T = TypeVar("T")
 
 
 class SegmentIndex:
@@ -74,7 +75,7 @@ class SegmentIndex:
         self._writing = threading.Lock()
         self._published = PublishedState()
         self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
-        self._keywords = KeywordIndexes()
+        self.reads = IndexReads(self, model.dimension)
         self._builds = MainPartBuilds(
             folder,
             model,
@@ -226,24 +227,19 @@ class SegmentIndex:
         return outcome
 
     @noting_damage
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
-        """For each search its best hits by its mode, ties by sequence number.
+    def read(self, work: Callable[[StoreReader, Snapshots], T]) -> T:
+        """What `work` returns for the store and the vectors of the same commit.
 
-        `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
-        `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
-        All searches see the same state. Raises InvalidInput, StoreError, or NotReady.
+        It may be called several times. Raises StoreError, NotReady, and what `work` raises.
         """
         self._require_open()
-        if not searches:
-            return []
-        queries = check_searches(searches, queries, self.model.dimension)
-        while True:
-            with self._store.reading() as reader:
-                state = self._published.at(reader.commit_id(), _PUBLISH_TIMEOUT_S)
-                if state is not None:
-                    keywords = partial(self._keywords.search, reader)
-                    with suppress(Overtaken):
-                        return find_hits(reader, state.snapshots, searches, queries, keywords)
+        return at_one_commit(
+            self._store, self._published, lambda reader, state: work(reader, state.snapshots)
+        )
+
+    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+        """The hits of each answer; see IndexReads.answer."""
+        return [answer.hits for answer in self.reads.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
         """Model, rows by type, what was rebuilt, what is damaged, and how each type is searched."""
@@ -287,18 +283,18 @@ class SegmentIndex:
 
     def verify(self) -> list[str]:
         """What is wrong with the store or differs from it in memory; reads everything."""
-        while True:
-            with self._store.reading() as reader:
-                state = self._published.at(reader.commit_id(), _PUBLISH_TIMEOUT_S)
-                if state is not None:
-                    return [
-                        *store_check.problems(reader, self.model.dimension),
-                        *(
-                            f"The {kind} index in memory has other rows than the store."
-                            for kind, snapshot in state.snapshots.items()
-                            if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind))
-                        ),
-                    ]
+
+        def problems(reader: StoreReader, state: State) -> list[str]:
+            return [
+                *store_check.problems(reader, self.model.dimension),
+                *(
+                    f"The {kind} index in memory has other rows than the store."
+                    for kind, snapshot in state.snapshots.items()
+                    if not np.array_equal(snapshot.live_sequences(), reader.sequences(kind))
+                ),
+            ]
+
+        return at_one_commit(self._store, self._published, problems)
 
     def check(self, pace: Pace) -> None:
         """Read the whole store at a pace; damage that is found is in `damage` afterwards.

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.core.damage import Damage, Salvage
+from deployments.core.filters import Filter
+from deployments.core.shapes import Shape
 
 Id = int | str
 """Names a media item or a segment. 1 and "1" are the same name."""
@@ -132,6 +134,10 @@ class Search:
     mode: SearchMode = SearchMode.SEMANTIC
     text: str = ""
     explain: bool = False
+    filter: Filter | None = None
+    """Only segments that match are compared; every one of them, whatever type the index is of."""
+    shape: Shape | None = None
+    """With one, every vector is scanned too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,8 @@ class Explanation:
 class Hit:
     """A stored segment that a search found, with its cosine to the query, -1…1.
 
-    `score` is by what keyword and hybrid search rank.
+    `score` is by what keyword and hybrid search rank, `others` are the next hits of the same media
+    item, if results are grouped.
     """
 
     cosine: float
@@ -178,6 +185,7 @@ class Hit:
     segment: Segment
     score: float | None = None
     explanation: Explanation | None = None
+    others: tuple["Hit", ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

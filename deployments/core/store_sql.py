@@ -137,6 +137,32 @@ class StoreReader:
             raise StoreDamaged(f"Row {lost} or its vector is not in the store. {RESTORE}")
         return blobs
 
+    def rows_of_media(self, embedding_type: EmbeddingType, media_key: str) -> dict[str, int]:
+        """Sequence numbers of all the media item's segments of a type, by the key of their id."""
+        with translated("Cannot read the store"):
+            return dict(
+                self.connection.execute(
+                    "SELECT CAST(segment_id AS TEXT), seq FROM segments "
+                    "INDEXED BY segments_by_name "
+                    "WHERE embedding_type=? AND CAST(media_item_id AS TEXT)=?",
+                    (embedding_type.value, media_key),
+                ).fetchall()
+            )
+
+    def media_keys(self, sequences: Sequence[int]) -> dict[int, str]:
+        """The media item's id of each of these rows, as text, unchecked."""
+        found: dict[int, str] = {}
+        with translated("Cannot read segments from the store"):
+            for chunk, marks in _chunks(sequences):
+                found.update(
+                    self.connection.execute(
+                        "SELECT seq, CAST(media_item_id AS TEXT) FROM segments "
+                        f"WHERE seq IN ({marks})",
+                        chunk,
+                    )
+                )
+        return found
+
     def rows(self, sequences: Sequence[int]) -> dict[int, Row]:
         """COLUMNS of each of these rows, unchecked; absent rows are left out."""
         found: dict[int, Row] = {}
@@ -231,18 +257,6 @@ class StoreWriter(StoreReader):
                 ):
                     found[hashed] = (seq, bool(truncated))
         return found
-
-    def rows_of_media(self, embedding_type: EmbeddingType, media_key: str) -> dict[str, int]:
-        """Sequence numbers of all the media item's segments of a type, by the key of their id."""
-        with translated("Cannot read the store"):
-            return dict(
-                self.connection.execute(
-                    "SELECT CAST(segment_id AS TEXT), seq FROM segments "
-                    "INDEXED BY segments_by_name "
-                    "WHERE embedding_type=? AND CAST(media_item_id AS TEXT)=?",
-                    (embedding_type.value, media_key),
-                ).fetchall()
-            )
 
     def delete(self, sequences: Iterable[int]) -> None:
         """Remove rows, their vectors and their keywords."""

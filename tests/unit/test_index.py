@@ -58,8 +58,8 @@ async def until(condition: object, index: Index) -> None:
 
 
 async def texts(index: Index) -> list[str]:
-    (results,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
-    return sorted(result["metadata"]["text"] for result in json.loads(results))
+    (answer,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
+    return sorted(result["metadata"]["text"] for result in json.loads(answer)["results"])
 
 
 async def test_a_damaged_store_answers_with_what_is_wrong_until_it_is_repaired(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
+from deployments.core.answers import Answer
 from deployments.core.damage import Salvage
 from deployments.core.errors import (
     FolderLocked,
@@ -15,8 +16,8 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreFull,
 )
-from deployments.core.results import results_json
-from deployments.core.schemas import SearchResponse
+from deployments.core.results import answer_json
+from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -54,6 +55,7 @@ class RecordingBackend:
         self.asked = []
         self.error = None
         self.hits = [HIT]
+        self.exhausted = False
         self.counts = STATS
 
     def _take(self, request):
@@ -67,7 +69,7 @@ class RecordingBackend:
 
     async def search(self, query):
         self._take(query)
-        return results_json(self.hits)
+        return answer_json(Answer(self.hits, self.exhausted))
 
     async def delete(self, deletion):
         self._take(deletion)

@@ -1,15 +1,13 @@
 """Keyword and hybrid search of a SegmentIndex, against plain arithmetic over all texts."""
 
-import math
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from search_reference import bm25_scores
 from storage_samples import (
     CLIP,
     FRAME,
@@ -22,7 +20,7 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core import bm25, fusion, keyword_index
+from deployments.core import fusion, keyword_index
 from deployments.core.analyzer import terms
 from deployments.core.exact_search import cosines_of
 from deployments.core.segment_index import SegmentIndex
@@ -49,31 +47,6 @@ def names(hits: Sequence[Hit]) -> list[object]:
     return [hit.segment.id for hit in hits]
 
 
-def brute_force(texts: Sequence[str], query: str) -> list[float]:
-    """The BM25 score of each text, by the formula."""
-    documents = [terms(text) for text in texts]
-    asked = terms(query)
-    mean = sum(map(len, documents)) / len(documents)
-    scores = [0.0] * len(texts)
-    features: list[tuple[float, list[Counter[object]], list[object]]] = [
-        (1.0, [Counter(each) for each in documents], list(dict.fromkeys(asked))),
-        (
-            bm25.PAIR_WEIGHT,
-            [Counter(pairwise(each)) for each in documents],
-            list(dict.fromkeys(pairwise(asked))),
-        ),
-    ]
-    for weight, counts, wanted in features:
-        for feature in wanted:
-            having = sum(feature in each for each in counts)
-            idf = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
-            for i, each in enumerate(counts):
-                if count := each[feature]:
-                    norm = bm25.K1 * (1 - bm25.B + bm25.B * len(documents[i]) / mean)
-                    scores[i] += weight * idf * count * (bm25.K1 + 1) / (count + norm)
-    return scores
-
-
 WORDS = ["rsi", "the", "S&P", "500", "EMA200", "10-K", "yields", "falling", "fell", "A", "risk"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 NAMES = st.integers(0, 5)
@@ -90,7 +63,7 @@ WRITES = st.one_of(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=st.lists(st.tuples(st.lists(WRITES, max_size=3), TEXTS), min_size=1, max_size=8))
-def test_any_writes_and_searches_are_as_by_brute_force(rounds: list) -> None:
+def test_any_writes_and_searches_are_as_by_bm25_scores(rounds: list) -> None:
     stored: dict[tuple[EmbeddingType, int, int], str] = {}
     with tempfile.TemporaryDirectory() as folder, SegmentIndex.open(folder, MODEL) as index:
         for writes, query in rounds:
@@ -115,7 +88,7 @@ def test_any_writes_and_searches_are_as_by_brute_force(rounds: list) -> None:
                 stored |= {(kind, media, name): text for name, text in texts.items()}
             for kind in (TRANSCRIPT, FRAME):
                 texts = {key[1:]: text for key, text in stored.items() if key[0] == kind}
-                scores = brute_force(list(texts.values()), query) if texts else []
+                scores = bm25_scores(list(texts.values()), query) if texts else []
                 expected = {key: score for key, score in zip(texts, scores, strict=True) if score}
                 hits = search(index, query, kind=kind)
                 found = {(hit.media_item_id, hit.segment.id): hit.score for hit in hits}
@@ -307,7 +280,7 @@ def test_after_a_restart_and_with_little_memory(
     texts = [f"rsi {'ema ' * (i % 3)} {'macd' if i % 5 else 'S&P'}" for i in range(30)]
     for i, text in enumerate(texts):
         store_segments(index, i % 4, segment(i, text))
-        scores = [score for score in brute_force(texts[: i + 1], "ema macd S&P") if score]
+        scores = [score for score in bm25_scores(texts[: i + 1], "ema macd S&P") if score]
         found = [hit.score for hit in search(index, "ema macd S&P")]
         assert found == pytest.approx(sorted(scores, reverse=True))
     before = search(index, "ema macd S&P")
@@ -319,7 +292,7 @@ def test_after_a_restart_and_with_little_memory(
     index.delete_media(3)
     store_segments(index, 0, segment("new", "rsi"))
     left = [text for i, text in enumerate(texts) if i % 4 == 0] + ["rsi"]
-    scores = [score for score in brute_force(left, "ema macd S&P") if score]
+    scores = [score for score in bm25_scores(left, "ema macd S&P") if score]
     found = [hit.score for hit in search(index, "ema macd S&P")]
     assert found == pytest.approx(sorted(scores, reverse=True))
 
@@ -333,4 +306,4 @@ def test_a_reader_that_was_overtaken_looks_again(index: SegmentIndex) -> None:
         index.delete_media(1)
         assert search(index, "rsi") == []
         with pytest.raises(keyword_index.Overtaken):
-            index._keywords.search(reader, TRANSCRIPT, snapshot, ["rsi"])
+            index.reads._keywords.search(reader, TRANSCRIPT, snapshot, [("rsi", None)])

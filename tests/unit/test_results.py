@@ -3,8 +3,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.results import results_json, search_response_json
-from deployments.core.schemas import SearchResponse
+from deployments.core.answers import Answer
+from deployments.core.results import answer_json, search_response_json
+from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import EmbeddingType, Hit, Segment
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -34,7 +35,7 @@ hits = st.lists(
 
 @given(texts, st.sampled_from(EmbeddingType), hits)
 def test_the_answer_is_the_search_response_of_the_hits(query, kind, found):
-    answer = json.loads(search_response_json(query, kind, results_json(found)))
+    answer = json.loads(search_response_json(query, kind, answer_json(Answer(found))))
     SearchResponse.model_validate(answer)
     assert list(answer) == ["query", "embedding_type", "results", "timestamp"]
     assert (answer["query"], answer["embedding_type"]) == (query, kind.value)
@@ -54,7 +55,7 @@ def test_the_answer_is_the_search_response_of_the_hits(query, kind, found):
 
 def test_integers_beyond_64_bits_are_written_in_full():
     hit = Hit(0.5, 1, 1, Segment(1, "a", metadata={"big": 2**80, "text": "not this", "é": "ü"}))
-    (result,) = json.loads(results_json([hit]))
+    (result,) = json.loads(answer_json(Answer([hit])))["results"]
     assert result["metadata"]["big"] == 2**80
     assert result["metadata"]["text"] == "a"
     assert result["metadata"]["é"] == "ü"

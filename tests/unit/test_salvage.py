@@ -277,12 +277,12 @@ def test_writes_are_refused(damaged: Path) -> None:
         find(index)  # type: ignore[arg-type]
 
 
-def test_rows_that_are_damaged_later_are_not_served(damaged: Path) -> None:
+def test_rows_that_are_damaged_later_are_served_as_they_were(damaged: Path) -> None:
     with SalvagedIndex.open(damaged.parent, MODEL) as index:
+        before = rows_of(index)
         flip_text(damaged, b"Text 5 7 ")
-        index._view.reader.connection.execute("PRAGMA shrink_memory")  # as other reads would
-        with pytest.raises(StoreDamaged, match="is not what was written"):
-            find(index, "Text 5 7 ")  # type: ignore[arg-type]
+        assert len(before) == 860
+        assert rows_of(index) == before
 
 
 def test_what_is_no_damage_is_refused_as_ever(damaged: Path, tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""What a search is answered with."""
+
+from dataclasses import dataclass
+
+from deployments.core.segments import Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one search found, best first.
+
+    `exhausted` tells of a search with a filter or a shape that nothing else matches. If it is
+    `paged`, `next_cursor` leads to the next page, and is None after the last one.
+    """
+
+    hits: list[Hit]
+    exhausted: bool = False
+    paged: bool = False
+    next_cursor: str | None = None

@@ -1,0 +1,158 @@
+"""Rankings of all rows, as deep as they are needed: exact, and in every mode by one order.
+
+The order is by score, ties by sequence number. In hybrid search the standard scores are among the
+best of each part, as in `ranking.by_both`; any other row is measured on the same scale.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from deployments.core.collection import Snapshot
+from deployments.core.exact_search import Scores, cosines_of, error_bound, scored
+from deployments.core.fusion import DEPTH, Scale
+from deployments.core.keyword_index import KeywordScores
+from deployments.core.main_part import Sequences
+from deployments.core.ranking import Ranked
+from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
+
+_RESCORED_ROWS = 8192
+
+
+class DeepRanking(Protocol):
+    """The rows of a snapshot for one query."""
+
+    def best(self, count: int) -> list[Ranked]:
+        """The `count` best rows, best first; fewer only if there are no more."""
+        ...
+
+    def of(self, sequences: Sequences) -> list[Ranked]:
+        """Those of these rows, which are in the snapshot, that the search finds; best first."""
+        ...
+
+
+def deep_ranking(
+    search: Search, snapshot: Snapshot, query: Vectors, keywords: KeywordScores | None
+) -> DeepRanking:
+    """The ranking of a snapshot's rows by a search's mode.
+
+    `keywords` are the scores of the snapshot's rows that aren't deleted, where words count.
+    """
+    if keywords is None:
+        return _ByMeaning(snapshot, query, search.explain)
+    if search.mode == SearchMode.KEYWORD:
+        return _ByKeywords(snapshot, query, keywords, search.explain)
+    return _ByBoth(snapshot, query, keywords, search.explain)
+
+
+class _ByMeaning:
+    def __init__(self, snapshot: Snapshot, query: Vectors, explain: bool) -> None:
+        self._snapshot = snapshot
+        self._query = query
+        self._explain = explain
+
+    def best(self, count: int) -> list[Ranked]:
+        ((cosines, sequences),) = self._snapshot.search(self._query[None], count, exact=True)
+        return [
+            self._ranked(cosine, seq, rank)
+            for rank, (cosine, seq) in enumerate(
+                zip(cosines.tolist(), sequences.tolist(), strict=True), 1
+            )
+        ]
+
+    def of(self, sequences: Sequences) -> list[Ranked]:
+        cosines = _cosines(self._snapshot, sequences, self._query)
+        order = np.lexsort((sequences, -cosines))
+        return [self._ranked(float(cosines[i]), int(sequences[i]), None) for i in order.tolist()]
+
+    def _ranked(self, cosine: float, sequence: int, rank: int | None) -> Ranked:
+        told = Explanation(Part(rank, cosine)) if self._explain else None
+        return Ranked(cosine, sequence, None, told)
+
+
+class _ByKeywords:
+    def __init__(
+        self, snapshot: Snapshot, query: Vectors, keywords: KeywordScores, explain: bool
+    ) -> None:
+        self._snapshot = snapshot
+        self._query = query
+        self._keywords = keywords
+        self._explain = explain
+
+    def best(self, count: int) -> list[Ranked]:
+        return self._ranked(self._keywords.best(count), ranks=True)
+
+    def of(self, sequences: Sequences) -> list[Ranked]:
+        among = self._keywords.among(np.sort(sequences))
+        return self._ranked(among.best(len(sequences)), ranks=False)
+
+    def _ranked(self, sequences: Sequences, ranks: bool) -> list[Ranked]:
+        cosines = _cosines(self._snapshot, sequences, self._query)
+        scores = self._keywords.of(sequences)
+        found = []
+        for rank, (seq, cosine, score) in enumerate(
+            zip(sequences.tolist(), cosines.tolist(), scores.tolist(), strict=True), 1
+        ):
+            told = None
+            if self._explain:
+                told = Explanation(Part(None, cosine), Part(rank if ranks else None, score))
+            found.append(Ranked(cosine, seq, score, told))
+        return found
+
+
+class _ByBoth:
+    def __init__(
+        self, snapshot: Snapshot, query: Vectors, keywords: KeywordScores, explain: bool
+    ) -> None:
+        self._snapshot = snapshot
+        self._query = query
+        self._keywords = keywords
+        self._explain = explain
+        ((_, nearest),) = snapshot.search(query[None], DEPTH, exact=True)
+        worded = keywords.best(DEPTH)
+        self._semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
+        self._keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}
+        candidates = np.union1d(nearest, worded)
+        cosines = _cosines(snapshot, candidates, query)
+        self._scale = Scale.of(cosines, keywords.of(candidates))
+
+    def best(self, count: int) -> list[Ranked]:
+        (products,) = scored(self._snapshot.vectors, self._snapshot.dead, self._query[None])
+        alive = np.delete(np.arange(len(products)), self._snapshot.dead)
+        # As in exact_search: whatever may be among the best by rounded scores is scored anew.
+        semantic, keyword = self._scale.parts(
+            products[alive].astype(np.float64), self._keywords.scores
+        )
+        rough = semantic + keyword
+        if len(rough) > count:
+            slack = 2 * self._scale.semantic_slope * error_bound(self._query.shape[0]) + 1e-12
+            least = np.partition(rough, len(rough) - count)[len(rough) - count]
+            alive = alive[rough >= least - slack]
+        return self.of(self._snapshot.sequences[alive])[:count]
+
+    def of(self, sequences: Sequences) -> list[Ranked]:
+        cosines = _cosines(self._snapshot, sequences, self._query)
+        bm25 = self._keywords.of(sequences)
+        semantic, keyword = self._scale.parts(cosines, bm25)
+        scores = semantic + keyword
+        found = []
+        for i in np.lexsort((sequences, -scores)).tolist():
+            seq, cosine = int(sequences[i]), float(cosines[i])
+            told = None
+            if self._explain:
+                told = Explanation(
+                    Part(self._semantic_rank.get(seq), cosine, float(semantic[i])),
+                    Part(self._keyword_rank.get(seq), float(bm25[i]), float(keyword[i])),
+                    float(scores[i]),
+                )
+            found.append(Ranked(cosine, seq, float(scores[i]), told))
+        return found
+
+
+def _cosines(snapshot: Snapshot, sequences: Sequences, query: Vectors) -> Scores:
+    """Cosines of rows of a snapshot to a query, in the order of `sequences`."""
+    blocks = [
+        cosines_of(snapshot.vectors_of(sequences[start : start + _RESCORED_ROWS]), query)
+        for start in range(0, len(sequences), _RESCORED_ROWS)
+    ]
+    return np.concatenate(blocks) if blocks else np.empty(0)
