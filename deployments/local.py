@@ -91,7 +91,7 @@ def main() -> int:
             if writes and client.get("/stats").json()["total_vectors"] == 0:
                 _load_samples(client, options.samples)
             _show_examples(client)
-        _show_directions(url, options.log)
+        _show_directions(url, options.log, "" if key is None else ' -H "X-API-Key: …"')
         child.wait()
         raise StartError("The service ended by itself.")
     except KeyboardInterrupt:
@@ -261,12 +261,12 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
 
 
-def _show_directions(url: str, log: Path) -> None:
+def _show_directions(url: str, log: Path, header: str) -> None:
     console.print(
         f"""
 The service is up.
   API, to read and try     {url}/docs
-  A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'
+  A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'{header}
   State of its parts       RAY_AUTH_MODE=token .venv/bin/serve status
   Log                      {log}
   Stop                     Ctrl-C; everything stored stays

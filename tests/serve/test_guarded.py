@@ -1,5 +1,6 @@
 """A service with API keys: who gets in, what it opens, and what it writes into logs and metrics."""
 
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,13 +9,15 @@ from uuid import uuid4
 import psutil
 import pytest
 import requests
+import yaml
 
+from deployments import local
 from tests.monitoring.expressions import alert_expressions, dashboard_expressions, metrics_in
 from tests.serve.logs import log_files, replica_lines
 from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
 
-FULL, READ_ONLY = f"full-{uuid4().hex}", f"read-only-{uuid4().hex}"
+FULL, READ_ONLY = "a-full-key-of-the-tests", "a-read-only-key-of-the-tests"
 KEYS = {"EMBEDDINGS_API_KEY": FULL, "EMBEDDINGS_READ_ONLY_API_KEY": READ_ONLY}
 EMBED = {"media_item_id": 1, "embedding_type": "transcript"}
 LOOPBACK = ("127.0.0.1", "::1")
@@ -269,3 +272,23 @@ def test_the_dashboard_and_the_alerts_know_serve_s_metrics(guarded):
             found.value(name.removeprefix("ray_"), **of_the_index) is not None for name in asked
         ),
     )
+
+
+def test_an_open_address_without_a_key_serves_nothing(tmp_path, monkeypatch):
+    """As with `serve run`, which doesn't look at the settings before it starts."""
+    monkeypatch.setattr(local, "_check_settings", lambda config: None)
+    service = Service(tmp_path)
+    config = yaml.safe_load(service.config.read_text())
+    config["http_options"]["host"] = "0.0.0.0"
+    service.config.write_text(yaml.safe_dump(config))
+    try:
+        service.begin()
+        deadline = time.monotonic() + 120
+        told = "SettingsError: the service would listen on 0.0.0.0 without an API key"
+        while told not in service.log.read_text():
+            assert time.monotonic() < deadline, service.log.read_text()[-3000:]
+            time.sleep(0.5)
+        with contextlib.suppress(requests.RequestException):
+            assert requests.get(f"{service.url}/stats", timeout=5).status_code in (404, 503)
+    finally:
+        service.stop()

@@ -1,0 +1,28 @@
+import pytest
+import yaml
+
+from deployments import local
+
+KEY = "a-full-key-of-today"
+
+
+def write_config(folder, **http_options):
+    file = folder / "serve_config.yaml"
+    applications = [{"name": "index", "args": {}}]
+    file.write_text(yaml.safe_dump({"http_options": http_options, "applications": applications}))
+    return file
+
+
+@pytest.mark.parametrize("http_options", [{"host": "0.0.0.0"}, {"host": "10.0.0.1"}, {}])
+def test_an_open_address_without_a_key_is_refused_before_anything_starts(tmp_path, http_options):
+    config, log = write_config(tmp_path, **http_options), tmp_path / "log"
+    with pytest.raises(local.StartError, match="without an API key: set EMBEDDINGS_API_KEY"):
+        local.start(config, log)
+    assert not log.exists()
+
+
+def test_a_wrong_key_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDDINGS_API_KEY", "hunter2")
+    with pytest.raises(local.StartError, match="key 1 has 7 characters") as raised:
+        local.start(write_config(tmp_path, host="127.0.0.1"), tmp_path / "log")
+    assert "hunter2" not in str(raised.value)
