@@ -164,7 +164,7 @@ def client(index: SegmentIndex):
     store_segments(index, "a/b c", segment(1))
     store_segments(index, "x/segments", segment(1))
     store_segments(index, 2, Segment(7, "frame", 3.5), kind=FRAME)
-    with TestClient(create_app(ListingBackend(index), Settings())) as client:
+    with TestClient(create_app(ListingBackend(index), Settings()), "http://localhost") as client:
         yield client
 
 

@@ -23,7 +23,9 @@ def backend():
 
 @pytest.fixture
 def client(backend):
-    with TestClient(create_app(backend, Settings(embeddings_max_top_k=50))) as client:
+    with TestClient(
+        create_app(backend, Settings(embeddings_max_top_k=50)), "http://localhost"
+    ) as client:
         yield client
 
 
