@@ -43,7 +43,12 @@ HEALTH_CHECK_PERIOD_S = 1
 def index(args: dict[str, Any]) -> Application:
     """The application `index`: one replica, the writer of FAISS_INDEX_DIR."""
     settings = Settings.load(args)
-    return _deployment(Index, max_ongoing_requests=512, cpus=INDEX_CPUS).bind(settings)
+    deployment = _deployment(Index, max_ongoing_requests=512, cpus=INDEX_CPUS)
+    if settings.faiss_index_resource is not None:
+        # All of it, so that one with a value of 1 also keeps a second replica from starting.
+        options = {"num_cpus": INDEX_CPUS, "resources": {settings.faiss_index_resource: 1}}
+        deployment = deployment.options(ray_actor_options=options)
+    return deployment.bind(settings)
 
 
 def embeddings(args: dict[str, Any]) -> Application:

@@ -44,6 +44,7 @@ def _absolute(path: object) -> object:
 
 
 ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
+ResourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$")]
 Folder = Annotated[Path, BeforeValidator(_absolute)]
 
 
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     embedding_backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     embedding_precision: Literal["float32", "int8"] = "float32"
     faiss_index_dir: Folder = Field(default=Path("data/processed/faiss"))
+    faiss_index_resource: ResourceName | None = None
     faiss_index_type: IndexType = IndexType.AUTO
     faiss_index_type_transcript: IndexType | None = None
     faiss_index_type_frame: IndexType | None = None

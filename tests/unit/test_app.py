@@ -16,6 +16,12 @@ def gpus_of(deployment):
     return deployment.ray_actor_options.get("num_gpus", 0)
 
 
+def test_the_index_runs_where_its_volume_is():
+    deployment = app.index({"faiss_index_resource": "index_volume"})._bound_deployment
+    assert deployment.ray_actor_options["resources"] == {"index_volume": 1}
+    assert "resources" not in app.index({})._bound_deployment.ray_actor_options
+
+
 def test_one_encoder_and_one_ingress_by_default():
     _, ingress, encoder, gpu_encoder = deployments_of({})
     assert ingress.num_replicas == encoder.num_replicas == 1

@@ -56,6 +56,7 @@ def test_variables_that_others_set_are_left_alone(monkeypatch):
         ({}, {"EMBEDDINGS_WORKERS": "0"}, ["EMBEDDINGS_WORKERS='0'", "greater than or equal to 1"]),
         ({}, {"EMBEDDINGS_WORKERS": "two"}, ["EMBEDDINGS_WORKERS='two'", "integer"]),
         ({}, {"EMBEDDING_DEVICE": "gpu"}, ["EMBEDDING_DEVICE='gpu'", "'cpu', 'cuda'"]),
+        ({}, {"FAISS_INDEX_RESOURCE": "a b"}, ["FAISS_INDEX_RESOURCE='a b'", "match pattern"]),
         ({}, {"EMBEDDING_MODEL": "  "}, ["EMBEDDING_MODEL='  '", "at least 1 character"]),
         ({"embeddings_timeout_s": "nan"}, {}, ["embeddings_timeout_s='nan'"]),
         ({"faiss_index_dir": 5}, {}, ["faiss_index_dir=5"]),
