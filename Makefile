@@ -8,7 +8,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test unit lint format crash bench bench-index bench-scaling bench-overload eval
-.PHONY: monitoring clear clean
+.PHONY: monitoring nodes clear clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench-overload: $(VENV)/.installed ## Ask for four times of what it can do, for 
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))
+
+nodes: $(VENV)/.installed ## Kill nodes of a cluster under load, and look for lost writes and wrong answers
+	$(BIN)/python -m pytest -s tests/cluster
 
 monitoring: $(VENV)/.installed ## Try the dashboard's queries and the alerts in a real Prometheus, which must be installed
 	$(BIN)/python -m tests.monitoring
