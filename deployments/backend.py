@@ -26,6 +26,8 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     Query,
+    Search,
+    SegmentName,
     Upsert,
     UpsertResult,
 )
@@ -86,6 +88,18 @@ class ServeBackend:
                 f"the search wasn't answered within {self._timeout_s:g} s; `serve status` tells "
                 "whether encoder and index run"
             ) from None
+
+    async def search_all(self, queries: Sequence[Query]) -> list[Json]:
+        """Carry out several searches, encoded together, in one call."""
+        return await self._search_all(queries)
+
+    async def similar(self, name: SegmentName, search: Search) -> Json:
+        """Find segments near to a stored one."""
+        return await call(
+            lambda: self._index.similar.remote(name, search),
+            what="the index",
+            timeout_s=self._timeout_s,
+        )
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """Vectors and numbers of tokens of texts that aren't stored."""

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.core import fields, filter_schema
 from deployments.core.filters import Filter
-from deployments.core.search_schemas import MOST_CURSOR_CHARS, SearchRequest
+from deployments.core.search_requests import MOST_CURSOR_CHARS, SearchRequest
 from deployments.core.segments import SearchMode
 
 Question = Annotated[

@@ -5,13 +5,22 @@ validating thousands of objects on each of three hops costs more than finding th
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from deployments.core.answers import Answer
 from deployments.core.schemas import now
-from deployments.core.segments import EmbeddingType, Explanation, Hit, Id, Part, Segment
+from deployments.core.segments import (
+    EmbeddingType,
+    Explanation,
+    Hit,
+    Id,
+    Part,
+    Segment,
+    SegmentName,
+)
 
 Json = bytes
 """A whole JSON value, UTF-8."""
@@ -47,6 +56,23 @@ def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json
     """A SearchResponse around what answer_json gave."""
     head = orjson.dumps({"query": query, "embedding_type": embedding_type})
     return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
+
+
+def similar_response_json(name: SegmentName, answer: Json) -> Json:
+    """A SimilarResponse around what answer_json gave."""
+    head = orjson.dumps(
+        {
+            "media_item_id": name.media_item_id,
+            "segment_id": name.segment_id,
+            "embedding_type": name.embedding_type,
+        }
+    )
+    return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
+
+
+def batch_response_json(responses: Sequence[Json]) -> Json:
+    """A BatchResponse of SearchResponses."""
+    return with_timestamp(b'{"responses":[%b]}' % b",".join(responses))
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:

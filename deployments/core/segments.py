@@ -149,6 +149,15 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentName:
+    """Names a stored segment."""
+
+    embedding_type: EmbeddingType
+    media_item_id: Id
+    segment_id: Id
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """What one part of a search says of a hit.
 
