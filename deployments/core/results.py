@@ -85,6 +85,13 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
         result["score"] = hit.score
     if hit.explanation is not None:
         result["explain"] = _explain(hit.explanation)
+    if hit.highlights is not None:
+        result["highlights"] = hit.highlights
+    if hit.before is not None and hit.after is not None:
+        result["context"] = {
+            "before": [metadata_of(hit.media_item_id, each) for each in hit.before],
+            "after": [metadata_of(hit.media_item_id, each) for each in hit.after],
+        }
     if hit.others is not None:
         result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
     return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.core import cursors
 from deployments.core.fields import (
+    Context,
     GroupSize,
     Name,
     Offset,
@@ -54,6 +55,11 @@ class SearchOptions(BaseModel):
         description="Leave out a result whose vector has this cosine, or a higher one, to that of "
         f"a better result; true stands for {DUPLICATE_COSINE}. The next ones take their places.",
     )
+    context: Context = Field(
+        default=0,
+        description="How many segments before and after each result to give with it, of its media "
+        "item and type and in the order of their times.",
+    )
     offset: Offset | None = Field(
         default=None,
         description="Leave out so many of the best results. Pages by `offset` shift when others "
@@ -80,7 +86,9 @@ class SearchOptions(BaseModel):
             raise refuse("two_places", "send offset or cursor, not both")
         return self
 
-    def _search(self, mode: SearchMode, text: str, *ranking: object) -> Search:
+    def _search(
+        self, mode: SearchMode, text: str, *ranking: object, highlight: bool = False
+    ) -> Search:
         """The core's value; `ranking` is what else decides the ranking. Raises InvalidInput."""
         return Search(
             self.embedding_type,
@@ -92,6 +100,8 @@ class SearchOptions(BaseModel):
             self.explain,
             self.filter,
             self._shape(mode, *ranking),
+            self.context,
+            highlight,
         )
 
     def _shape(self, *ranking: object) -> Shape | None:
@@ -134,6 +144,12 @@ class SearchRequest(SearchOptions):
                     "deduplicate": True,
                     "cursor": "*",
                 },
+                {
+                    "query": "S&P 500",
+                    "mode": "hybrid",
+                    "highlight": True,
+                    "context": 2,
+                },
             ]
         },
     )
@@ -142,11 +158,15 @@ class SearchRequest(SearchOptions):
     mode: SearchMode = Field(
         default=SearchMode.SEMANTIC, description="Rank by meaning, by words (BM25), or by both."
     )
+    highlight: bool = Field(
+        default=False, description="Tell where each result has words of the query."
+    )
 
     def search(self) -> Search:
         """The request as the core's value. Raises InvalidInput for a wrong cursor."""
-        text = "" if self.mode == SearchMode.SEMANTIC else self.query
-        return self._search(self.mode, text, self.query)
+        counts = self.highlight or self.mode != SearchMode.SEMANTIC
+        text = self.query if counts else ""
+        return self._search(self.mode, text, self.query, highlight=self.highlight)
 
 
 class BatchRequest(BaseModel):

@@ -42,6 +42,13 @@ class ResultExplanation(BaseModel):
     fusion: float | None = Field(description="The sum of both scores in hybrid search, else null.")
 
 
+class SearchContext(BaseModel):
+    """The neighbours in time of a result, of its media item and type, each list by time."""
+
+    before: list[SegmentMetadata]
+    after: list[SegmentMetadata]
+
+
 class SearchResult(BaseModel):
     """A segment that was found."""
 
@@ -52,6 +59,13 @@ class SearchResult(BaseModel):
         default=None, description="By which keyword and hybrid search rank; only there."
     )
     explain: ResultExplanation | None = Field(default=None, description="Only if asked for.")
+    highlights: list[tuple[int, int]] | None = Field(
+        default=None,
+        description="Only with `highlight`: where `text` has words of the query, in characters "
+        "(Unicode code points) from each start to before its end.",
+        examples=[[[10, 17]]],
+    )
+    context: SearchContext | None = Field(default=None, description="Only with `context`.")
     others: list["SearchResult"] | None = Field(
         default=None,
         description="Only with `group_by`: the next hits of the same media item, best first.",
