@@ -2,13 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from operator import itemgetter
 
 from deployments.core.stemming import stem
 
 CONNECTORS = "&+-./:'"
 """What may join the parts of one term; a term consists of these, letters and digits."""
+
+Place = tuple[str, int, int]
+"""A term, and from where to before where it is written."""
 
 _MOST_CHARS = 64
 _MOST_PARTS = 3
@@ -65,16 +68,18 @@ def places_of(text: str, wanted: Container[str]) -> list[tuple[int, int]]:
     return found
 
 
-def _places(plain: str) -> Iterator[tuple[str, int, int]]:
+def _places(plain: str) -> list[Place]:
     """The terms of a normalized text, and from where to where each is written."""
+    found: list[Place] = []
     for match in _TERM.finditer(plain):
         written, start = match.group(), match.start()
         if written.isalpha():
-            yield from _word(written, start)
+            _add(found, written, start)
         elif _NUMBER.fullmatch(written):
-            yield written.replace(",", "")[:_MOST_CHARS], start, match.end()
+            found.append((written.replace(",", "")[:_MOST_CHARS], start, match.end()))
         else:
-            yield from _compound(_CONTRACTED.sub("", written), start)
+            _add_compound(found, _CONTRACTED.sub("", written), start)
+    return found
 
 
 def _normalized(text: str) -> str:
@@ -101,25 +106,25 @@ def _normalized_with_origins(text: str) -> tuple[str, Sequence[int], Sequence[in
     return "".join(parts), starts, ends
 
 
-def _word(written: str, start: int) -> Iterator[tuple[str, int, int]]:
+def _add(found: list[Place], written: str, start: int) -> None:
     word = written.casefold()
     if _IS_STOP_WORD(word) and not (len(written) > 1 and written.isupper()):
         return
     word = word[:_MOST_CHARS]
     term = stem(word) if word.isascii() and word.isalpha() else word
-    yield term, start, start + len(written)
+    found.append((term, start, start + len(written)))
 
 
-def _compound(written: str, start: int) -> Iterator[tuple[str, int, int]]:
+def _add_compound(found: list[Place], written: str, start: int) -> None:
     parts = list(_SEPARATE.finditer(written))
     if len(parts) == 1:
-        yield from _word(written, start)
+        _add(found, written, start)
     elif len(parts) <= _MOST_PARTS and min(len(part.group()) for part in parts) <= 2:
-        yield written.casefold()[:_MOST_CHARS], start, start + len(written)
+        found.append((written.casefold()[:_MOST_CHARS], start, start + len(written)))
     for part in parts:
         if len(parts) > 1:
-            yield from _word(part.group(), start + part.start())
+            _add(found, part.group(), start + part.start())
         runs = list(_LETTERS_OR_DIGITS.finditer(part.group()))
         if 1 < len(runs) <= _MOST_PARTS:
             for run in runs:
-                yield from _word(run.group(), start + part.start() + run.start())
+                _add(found, run.group(), start + part.start() + run.start())
