@@ -28,6 +28,8 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     Query,
+    Search,
+    SegmentName,
     Upsert,
     UpsertResult,
 )
@@ -103,6 +105,18 @@ class ServeBackend:
         """What was sent so far, and what waits now."""
         self._calls.waiting = self._searches.waiting
         return self._calls
+
+    async def search_all(self, queries: Sequence[Query]) -> list[Json]:
+        """Carry out several searches, encoded together, in one call."""
+        return await self._find(queries)
+
+    async def similar(self, name: SegmentName, search: Search) -> Json:
+        """Find segments near to a stored one."""
+        return await call(
+            lambda: self._index.similar.remote(name, search),
+            what="the index",
+            timeout_s=self._timeout_s,
+        )
 
     async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
         """Vectors and numbers of tokens of texts that aren't stored."""
@@ -183,7 +197,9 @@ class ServeBackend:
 
     async def _search_all(self, asked: Sequence[_Asked]) -> list[Json]:
         work_for(request_id for _, request_id in asked)
-        queries = [query for query, _ in asked]
+        return await self._find([query for query, _ in asked])
+
+    async def _find(self, queries: Sequence[Query]) -> list[Json]:
         self._calls.queries += len(queries)
         self._calls.calls += 1
         # Those that ask the same at the same time share an answer.

@@ -27,6 +27,7 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     Search,
+    SegmentName,
     Upsert,
     UpsertResult,
     Vectors,
@@ -104,6 +105,11 @@ class Index:
         self._metrics.searched(seconds)
         logger.debug("Answered %d searches in %.1f ms", len(searches), seconds * 1000)
         return found
+
+    async def similar(self, name: SegmentName, search: Search) -> Json:
+        """The answer to a search for what is near to a stored segment."""
+        reads = self._opened().reads
+        return await self._in_search_thread(lambda: answer_json(reads.similar(name, search)))
 
     async def media(self, wanted: MediaList) -> Json:
         """A page of the media items that have segments."""

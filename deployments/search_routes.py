@@ -1,5 +1,6 @@
 """The search routes: each parses, calls, and answers."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fastapi import APIRouter
@@ -9,14 +10,26 @@ from deployments.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
     InvalidInput,
+    NotFound,
     NotReady,
     Overloaded,
     StoreDamaged,
     UnreadableBody,
 )
-from deployments.core.results import Json, search_response_json
-from deployments.core.search_schemas import SearchRequest, SearchResponse
-from deployments.core.segments import EmbeddingType, Query
+from deployments.core.results import (
+    Json,
+    batch_response_json,
+    search_response_json,
+    similar_response_json,
+)
+from deployments.core.search_requests import (
+    BatchRequest,
+    SearchOptions,
+    SearchRequest,
+    SimilarRequest,
+)
+from deployments.core.search_schemas import BatchResponse, SearchResponse, SimilarResponse
+from deployments.core.segments import EmbeddingType, Query, Search, SegmentName
 from deployments.core.settings import Settings
 from deployments.limits import check_text
 from deployments.problems import problem_responses
@@ -24,6 +37,8 @@ from deployments.url_search import SearchByUrl
 
 READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
 BODY = problem_responses(UnreadableBody, BodyTooLarge)
+
+MOST_BATCH_HITS = 10_000
 
 
 class SearchBackend(Protocol):
@@ -33,26 +48,22 @@ class SearchBackend(Protocol):
         """Find segments: what `answer_json` gives."""
         ...
 
+    async def search_all(self, queries: Sequence[Query]) -> list[Json]:
+        """Carry out several searches: an answer for each, in order."""
+        ...
+
+    async def similar(self, name: SegmentName, search: Search) -> Json:
+        """Find segments near to a stored one. Raises NotFound."""
+        ...
+
 
 def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     """The routes that search."""
     routes = APIRouter(tags=["search"])
 
     async def find(request: SearchRequest) -> Response:
-        query = request.query
-        check_text("query", query, settings)
-        if request.top_k > settings.embeddings_max_top_k:
-            raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
-        hits = request.top_k * request.group_size
-        if hits > settings.embeddings_max_top_k:
-            raise InvalidInput(
-                f"top_k · group_size is {hits}; at most {settings.embeddings_max_top_k}"
-            )
-        answer = await backend.search(Query(query, request.search()))
-        return Response(
-            search_response_json(query, request.embedding_type, answer),
-            media_type="application/json",
-        )
+        query = _query(request, settings)
+        return _json(_response(query, await backend.search(query)))
 
     @routes.post(
         "/search",
@@ -68,6 +79,47 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         `min_similarity` leaves out what is below it in every mode.
         """
         return await find(request)
+
+    @routes.post(
+        "/search/batch",
+        response_model=BatchResponse,
+        responses=READ | BODY,
+        summary="Search several times",
+    )
+    async def search_batch(request: BatchRequest) -> Response:
+        """As `POST /search` for each query: they are encoded together and see the same state.
+
+        If one can't be carried out, none is.
+        """
+        queries = []
+        for position, one in enumerate(request.queries):
+            try:
+                queries.append(_query(one, settings))
+            except InvalidInput as error:
+                raise InvalidInput(f"queries.{position}: {error.detail}") from None
+        hits = sum(one.top_k * one.group_size for one in request.queries)
+        if hits > MOST_BATCH_HITS:
+            raise InvalidInput(
+                f"top_k · group_size of all queries is {hits}; at most {MOST_BATCH_HITS} together"
+            )
+        answers = await backend.search_all(queries)
+        return _json(
+            batch_response_json(
+                [_response(query, answer) for query, answer in zip(queries, answers, strict=True)]
+            )
+        )
+
+    @routes.post(
+        "/search/similar",
+        response_model=SimilarResponse,
+        responses=READ | BODY | problem_responses(NotFound),
+        summary="Search by a stored segment",
+    )
+    async def search_similar(request: SimilarRequest) -> Response:
+        """The stored segments whose meaning is nearest to that of a stored one, without itself."""
+        _check_top_k(request, settings)
+        answer = await backend.similar(request.name(), request.search())
+        return _json(similar_response_json(request.name(), answer))
 
     def add_search_route(path: str, embedding_type: EmbeddingType) -> None:
         @routes.get(
@@ -97,3 +149,27 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         return await find(request.model_copy(update={"embedding_type": embedding_type}))
 
     return routes
+
+
+def _query(request: SearchRequest, settings: Settings) -> Query:
+    """The request as the core's value. Raises InvalidInput."""
+    check_text("query", request.query, settings)
+    _check_top_k(request, settings)
+    return Query(request.query, request.search())
+
+
+def _check_top_k(request: SearchOptions, settings: Settings) -> None:
+    most = settings.embeddings_max_top_k
+    if request.top_k > most:
+        raise InvalidInput(f"top_k is {request.top_k}; at most {most}")
+    hits = request.top_k * request.group_size
+    if hits > most:
+        raise InvalidInput(f"top_k · group_size is {hits}; at most {most}")
+
+
+def _response(query: Query, answer: Json) -> Json:
+    return search_response_json(query.text, query.search.embedding_type, answer)
+
+
+def _json(document: Json) -> Response:
+    return Response(document, media_type="application/json")

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.core import fields, filter_schema
 from deployments.core.filters import Filter
-from deployments.core.search_schemas import MOST_CURSOR_CHARS, SearchRequest
+from deployments.core.search_requests import MOST_CURSOR_CHARS, SearchRequest
 from deployments.core.segments import SearchMode
 
 Question = Annotated[
@@ -33,6 +33,10 @@ Deduplicate = Annotated[
     bool | fields.Share,
     Query(description="Leave out results with this cosine, or a higher one, to a better one."),
 ]
+Context = Annotated[
+    fields.Context, Query(description="How many segments before and after each result to give.")
+]
+Highlight = Annotated[bool, Query(description="Tell where each result has words of the query.")]
 Offset = Annotated[
     fields.Offset | None, Query(description="Leave out so many of the best results.")
 ]
@@ -82,6 +86,8 @@ async def _search_by_url(
     group_by: GroupBy = None,
     group_size: GroupSize = 1,
     deduplicate: Deduplicate = False,
+    context: Context = 0,
+    highlight: Highlight = False,
     offset: Offset = None,
     cursor: Cursor = None,
 ) -> SearchRequest:
@@ -97,6 +103,8 @@ async def _search_by_url(
             group_by=group_by,
             group_size=group_size,
             deduplicate=deduplicate,
+            context=context,
+            highlight=highlight,
             offset=offset,
             cursor=cursor,
         )

@@ -1,7 +1,7 @@
 """One type's vectors in memory, and the unchanging snapshots of them that readers search."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,11 @@ class Snapshot:
             # To copy them costs less than to scan the others too.
             return Snapshot(self.vectors[rows], self.sequences[rows], np.empty(0, np.int64))
         return Snapshot(self.vectors, self.sequences, np.flatnonzero(~alive))
+
+    def without(self, sequence: int) -> "Snapshot":
+        """All rows but one that is here and not deleted."""
+        row = np.searchsorted(self.sequences, sequence)
+        return replace(self, dead=np.union1d(self.dead, [row]))
 
     def until(self, sequence: int) -> "Snapshot":
         """The rows up to a sequence number, to be scanned."""

@@ -95,5 +95,6 @@ Seconds = Annotated[
 Similarity = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 Share = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(gt=0, le=1)]
 GroupSize = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=100)]
+Context = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10)]
 Offset = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10_000)]
 TopK = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]

@@ -1,13 +1,16 @@
 """The texts of what searches found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
 from deployments.core import cursors
+from deployments.core.analyzer import places_of, terms
 from deployments.core.answers import Answer
 from deployments.core.collection import Snapshot
 from deployments.core.errors import StoreDamaged
+from deployments.core.keyword_index import MOST_TERMS
 from deployments.core.ranking import Ranked
 from deployments.core.row_search import Found
 from deployments.core.segment_rows import segment_from
@@ -16,6 +19,7 @@ from deployments.core.shapes import Position
 from deployments.core.storage_errors import RESTORE
 from deployments.core.store_sql import StoreReader, not_as_written
 from deployments.core.stored_rows import is_intact, name_of
+from deployments.core.time_order import Neighbours, neighbours
 
 
 def answers(
@@ -28,18 +32,18 @@ def answers(
 
     `reader` and `snapshots` are of the same commit. Raises StoreDamaged.
     """
+    beside = _beside(reader, searches, found)
     wanted: dict[EmbeddingType, set[int]] = {}
     for search, each in zip(searches, found, strict=True):
-        sequences = wanted.setdefault(search.embedding_type, set())
-        for row in each.rows:
-            sequences.add(row.sequence)
-            sequences.update(other.sequence for other in row.others or ())
+        wanted.setdefault(search.embedding_type, set()).update(_sequences(each.rows))
+    for kind, neighbours_of in beside.items():
+        wanted[kind].update(chain.from_iterable(chain(*both) for both in neighbours_of.values()))
     segments: dict[int, tuple[Id, Segment]] = {}
     for kind, sequences in wanted.items():
         segments |= segments_of(reader, kind, snapshots[kind], sorted(sequences))
     return [
         Answer(
-            [_hit(row, segments) for row in each.rows],
+            _hits(search, each.rows, segments, beside.get(search.embedding_type, {})),
             each.exhausted,
             *_cursor(search, each.next),
         )
@@ -47,16 +51,56 @@ def answers(
     ]
 
 
-def _hit(row: Ranked, segments: Mapping[int, tuple[Id, Segment]]) -> Hit:
-    others = row.others
-    return Hit(
-        row.cosine,
-        row.sequence,
-        *segments[row.sequence],
-        row.score,
-        row.explanation,
-        None if others is None else tuple(_hit(other, segments) for other in others),
-    )
+def _sequences(rows: Sequence[Ranked]) -> Iterator[int]:
+    for row in rows:
+        yield row.sequence
+        yield from (other.sequence for other in row.others or ())
+
+
+def _beside(
+    reader: StoreReader, searches: Sequence[Search], found: Sequence[Found]
+) -> dict[EmbeddingType, dict[int, Neighbours]]:
+    """The neighbours of all rows whose searches ask for some, as many as the one that asks most."""
+    counts: dict[EmbeddingType, dict[int, int]] = {}
+    for search, each in zip(searches, found, strict=True):
+        if search.context:
+            of_kind = counts.setdefault(search.embedding_type, {})
+            for sequence in _sequences(each.rows):
+                of_kind[sequence] = max(search.context, of_kind.get(sequence, 0))
+    return {kind: neighbours(reader, kind, of_kind) for kind, of_kind in counts.items()}
+
+
+def _hits(
+    search: Search,
+    rows: Sequence[Ranked],
+    segments: Mapping[int, tuple[Id, Segment]],
+    beside: Mapping[int, Neighbours],
+) -> list[Hit]:
+    asked = frozenset(terms(search.text)[:MOST_TERMS] if search.highlight else ())
+    hits = []
+    for row in rows:
+        others = row.others
+        before, after, highlights = None, None, None
+        if search.context:
+            earlier, later = beside[row.sequence]
+            before = tuple(segments[each][1] for each in earlier[-search.context :])
+            after = tuple(segments[each][1] for each in later[: search.context])
+        if search.highlight:
+            highlights = tuple(places_of(segments[row.sequence][1].text, asked))
+        hits.append(
+            Hit(
+                row.cosine,
+                row.sequence,
+                *segments[row.sequence],
+                row.score,
+                row.explanation,
+                None if others is None else tuple(_hits(search, others, segments, beside)),
+                before,
+                after,
+                highlights,
+            )
+        )
+    return hits
 
 
 def _cursor(search: Search, following: Position | None) -> tuple[bool, str | None]:

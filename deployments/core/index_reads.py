@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from deployments.core.answers import Answer
+from deployments.core.errors import NotFound
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes
@@ -16,7 +19,8 @@ from deployments.core.media_lists import (
 )
 from deployments.core.one_commit import OneCommit, Snapshots
 from deployments.core.row_search import check_searches, find_rows
-from deployments.core.segments import Search, Vectors
+from deployments.core.segment_rows import key_of
+from deployments.core.segments import Search, SegmentName, Vectors
 from deployments.core.store_sql import StoreReader
 
 
@@ -46,6 +50,28 @@ class IndexReads:
         def find(reader: StoreReader, snapshots: Snapshots) -> list[Answer]:
             found = find_rows(reader, snapshots, searches, queries, self._keywords, self._filters)
             return answers(reader, snapshots, searches, found)
+
+        return self._index.read(find)
+
+    def similar(self, name: SegmentName, search: Search) -> Answer:
+        """As `answer`, for the vector of a stored segment, which isn't among the hits itself.
+
+        `search` is of the segment's type. Raises InvalidInput, and NotFound for the segment.
+        """
+
+        def find(reader: StoreReader, snapshots: Snapshots) -> Answer:
+            kind = name.embedding_type
+            rows = reader.rows_of_media(kind, key_of(name.media_item_id))
+            sequence = rows.get(key_of(name.segment_id))
+            if sequence is None:
+                raise NotFound(
+                    f"media item {name.media_item_id!r} has no {kind} segment {name.segment_id!r}"
+                )
+            queries = snapshots[kind].vectors_of(np.array([sequence], np.int64))
+            queries = check_searches([search], queries, self._dimension)
+            others = {**snapshots, kind: snapshots[kind].without(sequence)}
+            found = find_rows(reader, others, [search], queries, self._keywords, self._filters)
+            return answers(reader, snapshots, [search], found)[0]
 
         return self._index.read(find)
 

@@ -6,11 +6,11 @@ from deployments.core.media_lists import (
     MediaPage,
     SegmentList,
     SegmentPage,
-    TimeKey,
 )
 from deployments.core.results import Json, json_of, metadata_of
 from deployments.core.segment_rows import key_of
 from deployments.core.segments import EmbeddingType, Id
+from deployments.core.time_order import TimeKey
 
 _TIME_KEY = ((bool,), (int, float), (int,))
 

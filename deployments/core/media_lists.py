@@ -11,9 +11,7 @@ from deployments.core.segment_rows import key_of
 from deployments.core.segments import EmbeddingType, Id, Segment
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader, not_as_written
-
-TimeKey = tuple[bool, float | int, int]
-"""Whether a segment has no time, its time or 0, and its row: segments are listed in this order."""
+from deployments.core.time_order import TimeKey, time_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ def _counts(
 def segment_page(reader: StoreReader, snapshots: Snapshots, wanted: SegmentList) -> SegmentPage:
     """The page; `reader` and `snapshots` are of the same commit. Raises NotFound, StoreDamaged."""
     key = key_of(wanted.media_item_id)
-    every = {kind: _time_keys(reader, kind, key) for kind in EmbeddingType}
+    every = {kind: time_keys(reader, kind, key) for kind in EmbeddingType}
     if not any(every.values()):
         raise NotFound(f"there is no media item {wanted.media_item_id!r}")
     kinds = list(EmbeddingType) if wanted.embedding_type is None else [wanted.embedding_type]
@@ -149,16 +147,3 @@ def segment_page(reader: StoreReader, snapshots: Snapshots, wanted: SegmentList)
         [found[sequence] for _, _, sequence in shown],
         shown[-1] if len(listed) > wanted.limit else None,
     )
-
-
-def _time_keys(reader: StoreReader, kind: EmbeddingType, key: str) -> list[TimeKey]:
-    with translated("Cannot list the segments of the store"):
-        return [
-            (time is None, time or 0, sequence)
-            for sequence, time in reader.connection.execute(
-                "SELECT seq, coalesce(start_time, end_time) FROM segments "
-                "INDEXED BY segments_by_name "
-                "WHERE embedding_type=? AND CAST(media_item_id AS TEXT)=?",
-                (kind.value, key),
-            )
-        ]

@@ -5,13 +5,22 @@ validating thousands of objects on each of three hops costs more than finding th
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from deployments.core.answers import Answer
 from deployments.core.schemas import now
-from deployments.core.segments import EmbeddingType, Explanation, Hit, Id, Part, Segment
+from deployments.core.segments import (
+    EmbeddingType,
+    Explanation,
+    Hit,
+    Id,
+    Part,
+    Segment,
+    SegmentName,
+)
 
 Json = bytes
 """A whole JSON value, UTF-8."""
@@ -49,6 +58,23 @@ def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json
     return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
 
 
+def similar_response_json(name: SegmentName, answer: Json) -> Json:
+    """A SimilarResponse around what answer_json gave."""
+    head = orjson.dumps(
+        {
+            "media_item_id": name.media_item_id,
+            "segment_id": name.segment_id,
+            "embedding_type": name.embedding_type,
+        }
+    )
+    return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))
+
+
+def batch_response_json(responses: Sequence[Json]) -> Json:
+    """A BatchResponse of SearchResponses."""
+    return with_timestamp(b'{"responses":[%b]}' % b",".join(responses))
+
+
 def _result(position: int, hit: Hit) -> dict[str, Any]:
     result: dict[str, Any] = {
         "index": position,
@@ -59,6 +85,13 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
         result["score"] = hit.score
     if hit.explanation is not None:
         result["explain"] = _explain(hit.explanation)
+    if hit.highlights is not None:
+        result["highlights"] = hit.highlights
+    if hit.before is not None and hit.after is not None:
+        result["context"] = {
+            "before": [metadata_of(hit.media_item_id, each) for each in hit.before],
+            "after": [metadata_of(hit.media_item_id, each) for each in hit.after],
+        }
     if hit.others is not None:
         result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
     return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}

@@ -138,6 +138,10 @@ class Search:
     """Only segments that match are compared; every one of them, whatever type the index is of."""
     shape: Shape | None = None
     """With one, every vector is scanned too."""
+    context: int = 0
+    """How many of the segments before and after each hit to give."""
+    highlight: bool = False
+    """Whether to tell where each hit has terms of `text`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,15 @@ class Query:
 
     text: str
     search: Search
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """Names a stored segment."""
+
+    embedding_type: EmbeddingType
+    media_item_id: Id
+    segment_id: Id
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +189,8 @@ class Hit:
     """A stored segment that a search found, with its cosine to the query, -1…1.
 
     `score` is by what keyword and hybrid search rank, `others` are the next hits of the same media
-    item, if results are grouped.
+    item, if results are grouped. `before` and `after` are its neighbours in time, `highlights`
+    where its text has terms of the query: characters from each start to before its end.
     """
 
     cosine: float
@@ -186,6 +200,9 @@ class Hit:
     score: float | None = None
     explanation: Explanation | None = None
     others: tuple["Hit", ...] | None = None
+    before: tuple[Segment, ...] | None = None
+    after: tuple[Segment, ...] | None = None
+    highlights: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

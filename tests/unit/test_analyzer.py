@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployments.core import schema_sql
-from deployments.core.analyzer import CONNECTORS, terms
+from deployments.core.analyzer import CONNECTORS, places_of, terms
 from deployments.core.stemming import stem
 
 WORDS = """
@@ -95,3 +95,42 @@ def test_stems_are_those_of_sqlite() -> None:
 @example(["yyed"])
 def test_stems_of_anything_are_those_of_sqlite(words: list[str]) -> None:
     assert [stem(word) for word in words] == porter(words)
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "marked"),
+    [
+        ("S&P 500", "Yesterday the S&P 500 fell.", ["S&P 500"]),
+        ("S&P", "The S&P 500 and the S&P", ["S&P", "S&P"]),
+        ("10-K filings", "Read the 10‑K filing.", ["10‑K filing"]),
+        ("EMA", "Price over EMA200, ema.", ["EMA", "ema"]),
+        ("ema 200", "Price over EMA200.", ["EMA200"]),
+        ("R:R", "An R:R of two", ["R:R"]),
+        ("1234.5", "Revenue was $1,234.5 million", ["1,234.5"]),
+        ("falling yields", "Yields fell; yield is falling", ["Yields", "yield", "falling"]),
+        ("rsi", "RSI's value", ["RSI"]),
+        ("cafe", "un cafe\u0301, CAFÉ!", ["cafe\u0301", "CAFÉ"]),
+        ("fine", "a ﬁne ½ day", ["ﬁne"]),
+        ("1", "a ½ day", ["½"]),
+        ("the", "the end", []),
+        ("", "the end", []),
+        ("end", "", []),
+    ],
+)
+def test_what_is_highlighted(query: str, text: str, marked: list[str]) -> None:
+    places = places_of(text, set(terms(query)))
+    assert [text[start:end] for start, end in places] == marked
+
+
+words = st.text(st.sampled_from("abS&P5 10-Ké\u0301ﬁ½한\u1112\u1161\u11ab.,':\n")) | st.text()
+
+
+@given(words, words)
+def test_highlights_are_where_the_terms_are(text: str, query: str) -> None:
+    wanted = set(terms(query))
+    places = places_of(text, wanted)
+    assert bool(places) == bool(wanted & set(terms(text)))
+    ends = [0]
+    for start, end in places:
+        assert ends[-1] <= start < end <= len(text)
+        ends.append(end)

@@ -22,7 +22,7 @@ from deployments.core.filters import (
     Or,
     Overlaps,
 )
-from deployments.core.search_schemas import SearchRequest
+from deployments.core.search_requests import SearchRequest
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
 

@@ -9,7 +9,8 @@ from test_ingress import HIT, URLS, RecordingBackend, assert_problem
 from deployments.core import cursors
 from deployments.core.answers import Answer
 from deployments.core.results import answer_json
-from deployments.core.search_schemas import SearchRequest, SearchResponse
+from deployments.core.search_requests import SearchRequest
+from deployments.core.search_schemas import SearchResponse
 from deployments.core.segments import Hit, Segment
 from deployments.core.settings import Settings
 from deployments.core.shapes import Position, Shape
