@@ -40,7 +40,9 @@ def read_delimited(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
 
 def _names(header: str, delimiter: str) -> list[str]:
     try:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+        names = [
+            name.strip() for name in next(csv.reader([header], delimiter=delimiter, strict=True))
+        ]
     except csv.Error as error:
         raise UnreadableSource(f"its header isn't CSV: {error}") from error
     named = [name for name in names if name]

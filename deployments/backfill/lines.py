@@ -12,7 +12,8 @@ MAX_LINE_BYTES = 1024 * 1024
 characters, at most 240 kB in JSON."""
 
 _BLOCK_BYTES = 256 * 1024
-_WIDE = {
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -38,11 +39,11 @@ def read_lines(stream: IO[bytes], encoding: str | None) -> Iterator[Line]:
     encoding.
     """
     first = stream.read(_BLOCK_BYTES)
-    blocks = _blocks(first, stream)
-    mark = next((mark for mark in _WIDE if first.startswith(mark)), None)
-    if mark is not None:
-        blocks, encoding = _transcoded(blocks, _WIDE[mark]), "utf-8"
-    elif first.startswith(codecs.BOM_UTF8):
+    mark = next((mark for mark in _MARKS if first.startswith(mark)), b"")
+    blocks = _blocks(first[len(mark) :], stream)
+    if mark:
+        if mark != codecs.BOM_UTF8:
+            blocks = _transcoded(blocks, _MARKS[mark])
         encoding = "utf-8"
     elif encoding is not None:
         name = _known(encoding)
@@ -50,8 +51,6 @@ def read_lines(stream: IO[bytes], encoding: str | None) -> Iterator[Line]:
             little = name if name.endswith(("-le", "-be")) else f"{name}-le"
             blocks, encoding = _transcoded(blocks, little), "utf-8"
     for number, (data, whole) in enumerate(_split(blocks), 1):
-        if number == 1:
-            data = data.removeprefix(codecs.BOM_UTF8)
         yield _line(number, data, whole, encoding)
 
 
@@ -93,10 +92,9 @@ def _known(encoding: str) -> str:
 
 
 def _blocks(first: bytes, stream: IO[bytes]) -> Iterator[bytes]:
-    block = first
-    while block:
+    yield first
+    while block := stream.read(_BLOCK_BYTES):
         yield block
-        block = stream.read(_BLOCK_BYTES)
 
 
 def _transcoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:

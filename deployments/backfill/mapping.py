@@ -130,9 +130,11 @@ class FileMapping:
     def _reasons(self, error: ValidationError) -> str:
         reasons = []
         for problem in field_problems(error.errors()):
-            location = problem.location.removeprefix("segments.0").removeprefix(".")
-            name = location.partition(".")[0]
-            reasons.append(self._described(name, problem.message) if name else problem.message)
+            name = problem.location.removeprefix("segments.0").removeprefix(".").partition(".")[0]
+            of_a_field = name not in ("", "body")
+            reasons.append(
+                self._described(name, problem.message) if of_a_field else problem.message
+            )
         return "; ".join(dict.fromkeys(reasons))
 
     def _described(self, name: str, reason: str) -> str:

@@ -73,12 +73,14 @@ class _Run:
         self._tally = report.tally
         self._quarantine = refused
         self._unsaved: list[FileProgress] = []
+        # A quarantine file in a folder that is read is no source.
+        self._files = [file for file in plan.files if file.path != str(plan.quarantine)]
         self._rows_left = sys.maxsize if plan.limit is None else plan.limit
-        self._bytes = sum(file.size or 0 for file in plan.files)
+        self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0
         self._groups = Replacements() if plan.replace else CallGroups()
         self._read_options = ReadOptions(plan.encoding, plan.mapping.needed_columns)
-        names = Counter(file.name for file in plan.files)
+        names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()
         self._sender: Sender | None = None
@@ -96,7 +98,7 @@ class _Run:
         """Read and send everything."""
         beside = asyncio.create_task(self._report_and_save())
         try:
-            for file in self._plan.files:
+            for file in self._files:
                 if self._rows_left:
                     await self._file(file, beside)
             for call in self._groups.rest():

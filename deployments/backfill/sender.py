@@ -81,9 +81,9 @@ class Sender:
         Raises what ends the backfill: ServiceError.
         """
         while len(self._in_flight) >= int(self.pressure.calls):
-            await self._wait(asyncio.FIRST_COMPLETED)
+            await self._wait()
         while any(call.conflicts_with(other) for other in self._in_flight.values()):
-            await self._wait(asyncio.FIRST_COMPLETED)
+            await self._wait()
         if self.max_rate is not None:
             now = asyncio.get_running_loop().time()
             self._next_start = max(self._next_start, now)
@@ -94,7 +94,7 @@ class Sender:
     async def finish(self) -> None:
         """Return when all calls are answered. Raises as `send`."""
         while self._in_flight:
-            await self._wait(asyncio.FIRST_COMPLETED)
+            await self._wait()
 
     async def cancel(self) -> None:
         """Give up what is under way."""
@@ -103,12 +103,14 @@ class Sender:
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._in_flight.clear()
 
-    async def _wait(self, until: str) -> None:
-        done, _ = await asyncio.wait(self._in_flight, return_when=until)
+    async def _wait(self) -> None:
+        """Wait for a call."""
+        done, _ = await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del self._in_flight[task]
-        for task in done:
-            task.result()
+        failures = [failure for task in done if (failure := task.exception()) is not None]
+        if failures:
+            raise failures[0]
 
     async def _deliver(self, call: Call) -> None:
         try:

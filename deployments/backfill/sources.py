@@ -112,12 +112,12 @@ def _files_of(source: str, form: str | None) -> list[SourceFile]:
     elif file_system.isdir(path):
         details = file_system.find(path, detail=True)
     else:
+        details = {path: file_system.info(path)}
         if form is None and format_of(path) is None:
             raise InvalidInput(
                 f"{source} has an extension of no known format ({', '.join(FORMATS)}); "
                 "--format names it"
             )
-        details = {path: file_system.info(path)}
     files = []
     for name, info in sorted(details.items()):
         kind = form or format_of(name)

@@ -40,7 +40,10 @@ def read_subtitles(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
         if long is not None:
             yield BadRow(long.number, str(long.problem), long.text)
         elif any(ARROW in line.text for line in block):
-            for part in _parts(block):
+            before, parts = _parts(block)
+            if cue is not None:
+                cue.text += before
+            for part in parts:
                 if cue is not None:
                     yield from _rows(cue)
                 cue = part
@@ -66,13 +69,18 @@ def _blocks(lines: Iterator[Line]) -> Iterator[list[Line]]:
         yield block
 
 
-def _parts(block: list[Line]) -> Iterator[_Cue]:
-    """A block's cues: each begins with a line of times, before which its number or name may be."""
+def _parts(block: list[Line]) -> tuple[list[Line], list[_Cue]]:
+    """A block's cues, and lines before that go on with the cue before.
+
+    A cue begins with a line of times, before which may be a line with its number or name.
+    """
     starts = [position for position, line in enumerate(block) if ARROW in line.text]
-    for position, end in zip(starts, [*starts[1:], len(block)], strict=True):
+    cues = []
+    for start, end in zip(starts, [*starts[1:], len(block)], strict=True):
         if end < len(block) and block[end - 1].text.strip().isdecimal():
             end -= 1
-        yield _Cue(block[position], block[position + 1 : end])
+        cues.append(_Cue(block[start], block[start + 1 : end]))
+    return block[: max(0, starts[0] - 1)], cues
 
 
 def _begins_another(line: str) -> bool:

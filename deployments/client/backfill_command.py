@@ -3,9 +3,10 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from deployments.client.options import AsJson, absolute, print_json
 from deployments.core.errors import InvalidInput
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...", help="Files, folders, patterns, or URLs such as s3://bucket/*.jsonl."
+        metavar="SOURCE", help="Files, folders, patterns, or URLs such as s3://bucket/*.jsonl."
     ),
 ]
 Type = Annotated[
@@ -90,9 +91,21 @@ class Way:
     max_text_chars: int | None = None
 
 
+class BackfillCommand(TyperCommand):
+    """A command whose wrong usage has exit code 1: 2 means that rows are quarantined."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what was typed."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            error.exit_code = 1
+            raise
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to an app."""
-    app.command("backfill")(backfill)
+    app.command("backfill", cls=BackfillCommand)(backfill)
 
 
 def backfill(

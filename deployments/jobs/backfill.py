@@ -9,6 +9,7 @@ has exit code 1 for any other than 0. Local paths are those of the node that run
 Nothing here waits for quiet hours: the Encoder takes queries before bulk.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.backfill.destination import outcome
+from deployments.backfill.sender import FIRST_PATIENCE_S
 from deployments.backfill.tally import Tally
 from deployments.calls import call
 from deployments.client.backfill_command import OF_HTTP, Way
@@ -59,10 +61,7 @@ async def by_handle(tally: Tally) -> AsyncIterator[EncoderDestination]:
     NotReady if Serve doesn't run.
     """
     ray.init(log_to_driver=False, logging_level="warning")
-    try:
-        handle = serve.get_deployment_handle("Encoder", "embeddings")
-    except RayServeException as error:
-        raise NotReady(f"the service doesn't run in this cluster: {error}") from error
+    handle = await _encoder()
     metrics = BackfillMetrics()
     publisher = Publisher(lambda: metrics.publish(tally), PUBLISH_PERIOD_S)
     try:
@@ -70,6 +69,16 @@ async def by_handle(tally: Tally) -> AsyncIterator[EncoderDestination]:
     finally:
         publisher.close()
         metrics.publish(tally)
+
+
+async def _encoder() -> DeploymentHandle:
+    """Its handle, as soon as Serve knows it."""
+    for _ in range(int(FIRST_PATIENCE_S)):
+        try:
+            return serve.get_deployment_handle("Encoder", "embeddings")
+        except (RayServeException, KeyError):
+            await asyncio.sleep(1)
+    raise NotReady("the service doesn't run in this cluster; `serve status` tells what does")
 
 
 def main(arguments: Sequence[str]) -> None:
