@@ -7,10 +7,10 @@ DATA ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test unit lint format crash bench bench-index eval clear clean
+.PHONY: help install run test unit lint format crash bench bench-index bench-backfill eval clear clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -46,6 +46,9 @@ bench: $(VENV)/.installed ## Measure speed; DATA=folder for real texts, RESULTS=
 
 bench-index: $(VENV)/.installed ## Measure the types of index; DATA=folder for real texts
 	$(BIN)/python -m tests.bench.index_types $(if $(DATA),--data $(DATA))
+
+bench-backfill: $(VENV)/.installed ## Measure a backfill by a Ray job that is killed once; DATA=folder for real texts
+	$(BIN)/python -m tests.bench.backfill $(if $(DATA),--data $(DATA))
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))

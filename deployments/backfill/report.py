@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -31,14 +31,15 @@ class Report:
     calls: int = 0
     trouble: str = ""
     """Why the last call was postponed; empty when calls are answered."""
-    _began: float = field(default_factory=time.monotonic)
+    _began: float = 0.0
     _line_at: float = 0.0
     _reasons: int = 0
     _bar: Progress | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show progress within the block."""
+        """Show progress within the block, where time is counted, too."""
+        self._began = time.monotonic()
         self._line_at = self._began + LINE_PERIOD_S
         if not self.console.is_terminal:
             yield

@@ -52,12 +52,14 @@ async def run(plan: Plan, report: Report) -> None:
     Raises what ends it early: ServiceError, OSError for the quarantine and progress files.
     """
     go_on = plan.progress is not None
-    with quarantine(plan.quarantine, go_on=go_on) as refused, report.running():
+    with quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
-            await _Run(plan, report, refused, None).all_files()
+            with report.running():
+                await _Run(plan, report, refused, None).all_files()
         else:
             async with plan.connect(report.tally) as destination:
-                await _Run(plan, report, refused, destination).all_files()
+                with report.running():
+                    await _Run(plan, report, refused, destination).all_files()
 
 
 class _Run:
