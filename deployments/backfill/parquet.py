@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import IO, Any
 
 from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource, check_columns
-from deployments.core.exchange_parquet import import_pyarrow
+from deployments.core.pyarrow_modules import import_pyarrow
 
 _ROWS_AT_ONCE = 1024
 

@@ -63,11 +63,11 @@ class Report:
         self.tally.seconds = now - self._began
         if self._bar is not None:
             self._bar.update(
-                self._bar.task_ids[0], completed=self.fraction, description=self._state()
+                self._bar.task_ids[0], completed=self._share(), description=self._state()
             )
         elif now >= self._line_at:
             self._line_at = now + LINE_PERIOD_S
-            self._print(f"{self._share()}{self._state()}{self._remaining()}")
+            self._print(f"{self._share():4.0%}  {self._state()}{self._remaining()}")
 
     def quarantined(self, source: str, row: int | None, reason: str) -> None:
         """Show one of the first reasons."""
@@ -112,16 +112,23 @@ class Report:
             parts.append(f"waiting: {self.trouble}")
         return ", ".join(parts)
 
-    def _share(self) -> str:
-        return f"{self.fraction:4.0%}  " if self.fraction else ""
+    def _done(self) -> int:
+        tally = self.tally
+        return tally.done_before + tally.stored + tally.valid + tally.quarantined
+
+    def _all_rows(self) -> float:
+        """How many rows there are, by the bytes of those that were read; 0 if unknown."""
+        return self.tally.rows / self.fraction if self.fraction else 0.0
+
+    def _share(self) -> float:
+        every = self._all_rows()
+        return min(self._done() / every, 1.0) if every else 0.0
 
     def _remaining(self) -> str:
-        tally = self.tally
-        if not (self.fraction and tally.rows_per_s):
+        if not (self.fraction and self.tally.rows_per_s):
             return ""
-        done = tally.done_before + tally.stored + tally.valid + tally.quarantined
-        rest = max(0.0, tally.rows / self.fraction - done)
-        return f", {_duration(rest / tally.rows_per_s)} left"
+        rest = max(0.0, self._all_rows() - self._done())
+        return f", {_duration(rest / self.tally.rows_per_s)} left"
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

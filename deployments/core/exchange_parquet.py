@@ -18,6 +18,7 @@ from deployments.core.bulk_records import Record, batches
 from deployments.core.durable_files import Sink
 from deployments.core.errors import InvalidInput
 from deployments.core.exchange_header import Header
+from deployments.core.pyarrow_modules import import_pyarrow
 from deployments.core.segments import EmbeddingType, Id, Segment
 
 MAGIC = b"PAR1"
@@ -80,18 +81,6 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
                     yield Record(*_place(row), vector, bool(row["truncated"]))
                 except (InvalidInput, ValueError, RecursionError) as error:
                     raise InvalidInput(f"row {number}: {error}") from error
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet. Raises InvalidInput if they aren't installed."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InvalidInput(
-            "Parquet needs pyarrow: pip install 'embeddings-service[parquet]', or use JSON Lines"
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _schema(arrow: Any, dimension: int) -> Any:
