@@ -7,12 +7,11 @@ DATA ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test unit lint format crash bench bench-index bench-scaling bench-overload eval
-.PHONY: monitoring nodes clear clean
+.PHONY: help install run test unit lint format crash bench bench-index bench-backfill
+.PHONY: bench-scaling bench-overload eval monitoring nodes clear clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; set PYTHON=…"; exit 1; }
@@ -53,6 +52,8 @@ bench-scaling: $(VENV)/.installed ## Show how encoders come and go with the load
 
 bench-overload: $(VENV)/.installed ## Ask for four times of what it can do, for ten minutes; GRAPH=file.svg
 	$(BIN)/python -m tests.bench.overload $(if $(DATA),--data $(DATA)) $(if $(GRAPH),--graph $(GRAPH))
+bench-backfill: $(VENV)/.installed ## Measure a backfill by a Ray job that is killed once; DATA=folder for real texts
+	$(BIN)/python -m tests.bench.backfill $(if $(DATA),--data $(DATA))
 
 eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
 	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))

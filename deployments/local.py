@@ -134,11 +134,22 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**RAY_ENVIRONMENT, **_free_ports(), **os.environ, **(environment or {})},
+            env={
+                **RAY_ENVIRONMENT,
+                **_free_ports(),
+                **os.environ,
+                "PATH": _path_with_this_python(),
+                **(environment or {}),
+            },
             # The terminal's Ctrl-C is for this process only, which then stops the child in order.
             start_new_session=True,
             preexec_fn=_accept_interrupts,
         )
+
+
+def _path_with_this_python() -> str:
+    """A search path on which a job's `python` is the one that serves, activated or not."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _free_ports() -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from deployments.backfill.tally import Tally
 from deployments.core.batcher import BatcherStats, Priority
 from deployments.core.index_condition import IndexCondition
 from deployments.core.query_cache import CacheStats
@@ -238,3 +239,21 @@ class IndexMetrics:
             self._checkpoint_age.set(max(0.0, time.time() - held.written_at), tags=tags)
         self._checkpoint_failures.follow(checkpoint_failures)
         self._recovery.set(condition.recovery_s)
+
+
+class BackfillMetrics:
+    """What a backfill job has done."""
+
+    def __init__(self) -> None:
+        self._stored = Total(
+            "embeddings_backfill_stored_rows_total", "Rows that backfill jobs stored."
+        )
+        self._quarantined = Total(
+            "embeddings_backfill_quarantined_rows_total",
+            "Rows that backfill jobs could not store, and put aside.",
+        )
+
+    def publish(self, tally: Tally) -> None:
+        """Publish a running job's numbers."""
+        self._stored.follow(tally.stored)
+        self._quarantined.follow(tally.quarantined)

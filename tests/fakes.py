@@ -1,5 +1,6 @@
-"""Stand-ins for parts that are slow or can't be steered: an encoder, and small models on disk."""
+"""Stand-ins for parts that are slow or can't be steered: an encoder, a service, small models."""
 
+import asyncio
 import json
 import threading
 import zlib
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from deployments.backfill.destination import Postponed, Refused
 from deployments.core.errors import ModelError
-from deployments.core.segments import ModelIdentity, Vectors
+from deployments.core.segments import ModelIdentity, Segment, Upsert, UpsertResult, Vectors
 from deployments.core.text_encoder import TextKind, Tokens
 
 
@@ -132,3 +134,57 @@ def edit_json(path: Path, **changes: Any) -> None:
     """Change some values of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+class FakeService:
+    """A backfill's Destination that stores in a dict and remembers which calls it had.
+
+    The first calls end as `postponements` say; a text with "poison" is refused. `encoded` counts
+    the texts that no stored segment had before. With `hold`, a call waits until it is set.
+    """
+
+    def __init__(self, postponements: Sequence[float] = (), most: int = 2000) -> None:
+        self.stored: dict[tuple[str, str], Segment] = {}
+        self.calls: list[Upsert] = []
+        self.encoded = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.hold: asyncio.Event | None = None
+        self._postponements = list(postponements)
+        self._most = most
+
+    async def embed(self, upsert: Upsert) -> UpsertResult:
+        self.calls.append(upsert)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await (asyncio.sleep(0) if self.hold is None else self.hold.wait())
+            if self._postponements:
+                raise Postponed("too much waits", self._postponements.pop(0))
+            return self._apply(upsert)
+        finally:
+            self.in_flight -= 1
+
+    def _apply(self, upsert: Upsert) -> UpsertResult:
+        names = [str(segment.id) for segment in upsert.segments]
+        assert len(set(names)) == len(names) > 0
+        if len(names) > self._most:
+            raise Refused(f"the request has {len(names)} segments")
+        if any("poison" in segment.text for segment in upsert.segments):
+            raise Refused("a text is poisoned")
+        media_item, changed, removed = str(upsert.media_item_id), 0, 0
+        for name, segment in zip(names, upsert.segments, strict=True):
+            old = self.stored.get((media_item, name))
+            changed += old != segment
+            self.encoded += old is None or old.text != segment.text
+            self.stored[media_item, name] = segment
+        if upsert.replace:
+            gone = [k for k in self.stored if k[0] == media_item and k[1] not in names]
+            removed = len(gone)
+            for key in gone:
+                del self.stored[key]
+        return UpsertResult(stored=len(names), changed=changed, removed=removed)
+
+    def texts(self) -> dict[tuple[str, str], str]:
+        """What is stored, by media item and id."""
+        return {key: segment.text for key, segment in self.stored.items()}

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from deployments.client import folder_commands
+from deployments.client import backfill_command, folder_commands
 from deployments.core.errors import ServiceError
 
 
@@ -33,6 +33,7 @@ app = typer.Typer(
     help="Work with the embeddings service and with its index folders.",
 )
 folder_commands.register(app)
+backfill_command.register(app)
 
 
 if __name__ == "__main__":

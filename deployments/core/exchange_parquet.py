@@ -18,6 +18,7 @@ from deployments.core.bulk_records import Record, batches
 from deployments.core.durable_files import Sink
 from deployments.core.errors import InvalidInput
 from deployments.core.exchange_header import Header
+from deployments.core.pyarrow_modules import import_pyarrow
 from deployments.core.segments import EmbeddingType, Id, Segment
 
 MAGIC = b"PAR1"
@@ -30,7 +31,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 def write(header: Header, records: Iterable[Record], sink: Sink) -> None:
     """Write all records, 1024 in a row group. Raises InvalidInput if pyarrow isn't installed."""
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     schema = _schema(arrow, header.model.dimension).with_metadata(
         {_HEADER_KEY: _JSON.encode(header.document())}
     )
@@ -47,7 +48,7 @@ def read_header(path: Path) -> Header:
     Raises InvalidInput, also if pyarrow isn't installed, StoreMismatch for a newer version,
     OSError.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     with _invalid(arrow), parquet.ParquetFile(path) as file:
         metadata = file.schema_arrow.metadata or {}
         header = Header.read(json.loads(metadata.get(_HEADER_KEY, b"null")))
@@ -65,7 +66,7 @@ def read_header(path: Path) -> Header:
 
 def read_records(path: Path, header: Header) -> Iterator[Record]:
     """The records, one after the other. Raises InvalidInput that names the row, OSError."""
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     number = 0
     with _invalid(arrow), parquet.ParquetFile(path, page_checksum_verification=True) as file:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
@@ -80,17 +81,6 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
                     yield Record(*_place(row), vector, bool(row["truncated"]))
                 except (InvalidInput, ValueError, RecursionError) as error:
                     raise InvalidInput(f"row {number}: {error}") from error
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InvalidInput(
-            "Parquet needs pyarrow: pip install 'embeddings-service[parquet]', or use JSON Lines"
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _schema(arrow: Any, dimension: int) -> Any:

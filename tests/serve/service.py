@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 from pathlib import Path
 from subprocess import Popen
@@ -66,6 +67,13 @@ class Service:
         if self._child is not None:
             local.stop(self._child)
             self._child = None
+
+    @property
+    def dashboard(self) -> str:
+        """Where jobs are submitted."""
+        found = re.search(r"dashboard at \S*?(http://[\d.]+:\d+)", self.log.read_text())
+        assert found is not None
+        return found[1]
 
     @property
     def pid(self) -> int:

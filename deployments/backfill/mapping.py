@@ -1,0 +1,232 @@
+"""What a file's rows are in the service's terms: segments of media items."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from deployments.backfill.formats import FORMATS
+from deployments.backfill.rows import Row, UnreadableSource
+from deployments.backfill.sources import SourceFile
+from deployments.core.errors import InvalidInput
+from deployments.core.fields import PathName
+from deployments.core.schemas import EmbedRequest, field_problems
+from deployments.core.segments import EmbeddingType, Id, Segment
+
+OF_A_SEGMENT = ("id", "segment_id", "text", "start_time", "end_time", "timestamp")
+"""Fields that each row has to give itself."""
+
+_NAME: TypeAdapter[Id] = TypeAdapter(PathName)
+
+
+class InvalidRow(Exception):
+    """A row that is no segment; the message says which field is wrong, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowMapping:
+    """How rows become segments.
+
+    `columns` gives for a field of `/embed` the column that holds it. `metadata` is added to each
+    segment. `media_item_pattern` finds the media item in a file's path: by its group
+    `media_item_id`, else its first group, else as a whole.
+    """
+
+    embedding_type: EmbeddingType
+    columns: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    media_item_pattern: re.Pattern[str] | None = None
+    max_text_chars: int | None = None
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """The columns that a table has to have."""
+        text = () if "text" in self.columns else ("text",)
+        return (*self.columns.values(), *text)
+
+    def of_file(self, file: SourceFile, named: "NamedByPosition | None" = None) -> "FileMapping":
+        """The mapping for one file, with what its path and its sidecar say.
+
+        `named` is for files whose name another file of the run has, too.
+
+        Raises UnreadableSource for a path without a media item, or an unusable sidecar.
+        """
+        defaults: dict[str, Any] = dict(self.metadata)
+        form = FORMATS[file.format]
+        if self.media_item_pattern is not None:
+            defaults["media_item_id"] = _name(_matched(self.media_item_pattern, file.path))
+        elif form.is_media_item:
+            defaults["media_item_id"] = _name(file.stem)
+        defaults |= _sidecar(file)
+        return FileMapping(self, file, form.typed, defaults, named)
+
+
+@dataclass(frozen=True, slots=True)
+class FileMapping:
+    """How one file's rows become segments. A row's own fields go before the `defaults`."""
+
+    mapping: RowMapping
+    file: SourceFile
+    typed: bool
+    defaults: Mapping[str, Any]
+    named: "NamedByPosition | None"
+
+    def segment(self, row: Row) -> tuple[Id, Segment]:
+        """The row's media item and segment, by the rules of `/embed`.
+
+        A row without an id is called after its file and its number, `talk.srt:12`: the same row
+        gets the same name again. Raises InvalidRow.
+        """
+        fields = {**self.defaults, **self._renamed(row.fields)}
+        given = fields.pop("embedding_type", self.mapping.embedding_type)
+        if given != self.mapping.embedding_type:
+            raise InvalidRow(
+                f"embedding_type is {given!r}, and the backfill's {self.mapping.embedding_type}"
+            )
+        if "id" not in fields and "segment_id" in fields:
+            fields["id"] = fields["segment_id"]
+        by_position = "id" not in fields
+        if by_position:
+            fields["id"] = f"{self.file.name}:{row.number}"
+        if not self.typed:
+            for name in ("media_item_id", "id"):
+                if isinstance(fields.get(name), str):
+                    fields[name] = _name(fields[name])
+        if "media_item_id" not in fields:
+            raise InvalidRow(self._described("media_item_id", "the row has none"))
+        media_item_id = fields.pop("media_item_id")
+        try:
+            request = EmbedRequest.model_validate(
+                {
+                    "media_item_id": media_item_id,
+                    "embedding_type": self.mapping.embedding_type,
+                    "segments": [fields],
+                }
+            )
+        except ValidationError as error:
+            raise InvalidRow(self._reasons(error)) from error
+        upsert = request.upsert()
+        (segment,) = upsert.segments
+        if by_position and self.named is not None:
+            self.named.claim(upsert.media_item_id, self.file)
+        most = self.mapping.max_text_chars
+        if most is not None and len(segment.text) > most:
+            raise InvalidRow(
+                self._described("text", f"it has {len(segment.text)} characters, at most {most}")
+            )
+        return upsert.media_item_id, segment
+
+    def _renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        columns = self.mapping.columns
+        if not columns:
+            return dict(fields)
+        mapped = {name: fields[column] for name, column in columns.items() if column in fields}
+        taken = {*columns, *columns.values()}
+        return {**{name: fields[name] for name in fields if name not in taken}, **mapped}
+
+    def _reasons(self, error: ValidationError) -> str:
+        reasons = []
+        for problem in field_problems(error.errors()):
+            name = problem.location.removeprefix("segments.0").removeprefix(".").partition(".")[0]
+            of_a_field = name not in ("", "body")
+            reasons.append(
+                self._described(name, problem.message) if of_a_field else problem.message
+            )
+        return "; ".join(dict.fromkeys(reasons))
+
+    def _described(self, name: str, reason: str) -> str:
+        column = self.mapping.columns.get(name)
+        return f"{name} (column {column!r}): {reason}" if column else f"{name}: {reason}"
+
+
+class NamedByPosition:
+    """Which of several files of one name gave a media item segments without an id of their own.
+
+    From another one of them they would get the same ids, and replace each other.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[tuple[str, str], str] = {}
+
+    def claim(self, media_item_id: Id, file: SourceFile) -> None:
+        """Raise InvalidRow if another file of the name has the media item."""
+        owner = self._owners.setdefault((file.name, str(media_item_id)), file.url)
+        if owner != file.url:
+            raise InvalidRow(
+                f"id: the row has none, and one made of the file's name {file.name} would be the "
+                f"same for media item {media_item_id!r} in {owner}; add ids, or rename the file"
+            )
+
+
+def _name(text: str) -> Id:
+    """A media item's or segment's name from a text, where 1 can't be told from "1"."""
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError:
+        # The rules of /embed will refuse it, and say why.
+        return text
+
+
+def _matched(pattern: re.Pattern[str], path: str) -> str:
+    match = pattern.search(path)
+    if match is None:
+        raise UnreadableSource(f"the media item pattern {pattern.pattern!r} doesn't match its path")
+    if "media_item_id" in pattern.groupindex:
+        found = match["media_item_id"]
+    else:
+        found = match[1] if pattern.groups else match[0]
+    if not found:
+        raise UnreadableSource(f"the media item pattern {pattern.pattern!r} finds nothing in it")
+    return found
+
+
+def _sidecar(file: SourceFile) -> dict[str, Any]:
+    found = file.sidecar()
+    if found is None:
+        return {}
+    path, content = found
+    try:
+        document = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableSource(f"its metadata in {path} isn't JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UnreadableSource(f"its metadata in {path} isn't a JSON object")
+    own = [name for name in OF_A_SEGMENT if name in document]
+    if own:
+        raise UnreadableSource(
+            f"its metadata in {path} has {own[0]}, which each row has of its own"
+        )
+    return document
+
+
+def column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`field=column` pairs as a mapping. Raises InvalidInput."""
+    columns = _pairs(pairs, "--map", "media_item_id=video_id")
+    sources = list(columns.values())
+    if len(set(sources)) < len(sources):
+        raise InvalidInput(f"--map names a column twice: {', '.join(pairs)}")
+    return columns
+
+
+def constant_metadata(pairs: Sequence[str]) -> dict[str, str]:
+    """`key=value` pairs as a mapping. Raises InvalidInput."""
+    metadata = _pairs(pairs, "--metadata", "course=options")
+    own = [name for name in OF_A_SEGMENT if name in metadata]
+    if own:
+        raise InvalidInput(f"--metadata can't set {own[0]}, which each row has of its own")
+    return metadata
+
+
+def _pairs(pairs: Sequence[str], option: str, example: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise InvalidInput(f"{option} is {pair!r}; expected a pair such as {example}")
+        if name in found:
+            raise InvalidInput(f"{option} gives {name} twice")
+        found[name] = value
+    return found

@@ -1,0 +1,80 @@
+"""Reads one file's rows as segments, some at a time, so that it can be done in a thread."""
+
+from collections.abc import Generator
+from itertools import islice
+
+from deployments.backfill.formats import FORMATS
+from deployments.backfill.mapping import FileMapping, InvalidRow, NamedByPosition, RowMapping
+from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource
+from deployments.backfill.sources import OpenFile, SourceFile
+from deployments.core.errors import ServiceError
+from deployments.core.segments import Id, Segment
+
+Read = tuple[Row, Id, Segment] | BadRow
+
+
+class FileReader:
+    """A file's rows, without the first `skip`."""
+
+    def __init__(
+        self,
+        file: SourceFile,
+        mapping: RowMapping,
+        options: ReadOptions,
+        named: NamedByPosition | None = None,
+        skip: int = 0,
+    ) -> None:
+        self._file = file
+        self._mapping = mapping
+        self._options = options
+        self._named = named
+        self._open: OpenFile | None = None
+        self._failure: UnreadableSource | None = None
+        self._rows = self._segments(skip)
+
+    def take(self, count: int) -> list[Read]:
+        """The next rows; none at the end. Raises UnreadableSource after the last readable row."""
+        taken: list[Read] = []
+        try:
+            if self._failure is not None:
+                raise self._failure
+            for row in islice(self._rows, count):
+                taken.append(row)
+        except UnreadableSource as error:
+            self._failure = error
+            if not taken:
+                raise
+        return taken
+
+    def close(self) -> None:
+        """Close the file."""
+        self._rows.close()
+
+    def bytes_read(self) -> int:
+        """How much of the stored file was read, at most its size."""
+        position = self._open.position() if self._open is not None else 0
+        return min(position, self._file.size or 0)
+
+    def _segments(self, skip: int) -> Generator[Read, None, None]:
+        file = self._file
+        try:
+            mapping = self._mapping.of_file(file, self._named)
+            with file.open() as self._open:
+                rows = FORMATS[file.format].read(self._open.stream, self._options)
+                for row in islice(rows, skip, None):
+                    yield _segment(mapping, row)
+        except (UnreadableSource, ServiceError):
+            raise
+        except Exception as error:
+            # File systems and decompressors raise whatever they like.
+            raise UnreadableSource(f"it can't be read: {type(error).__name__}: {error}") from error
+
+
+def _segment(mapping: FileMapping, row: Row | BadRow) -> Read:
+    if isinstance(row, BadRow):
+        return row
+    try:
+        media_item_id, segment = mapping.segment(row)
+    except InvalidRow as error:
+        return BadRow(row.number, str(error), row.raw)
+    return row, media_item_id, segment

@@ -1,0 +1,235 @@
+"""The backfill itself: from files to a destination."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.backfill.calls import Call, CallGroups, Item
+from deployments.backfill.destination import Destination
+from deployments.backfill.file_progress import Done, FileProgress
+from deployments.backfill.mapping import NamedByPosition, RowMapping
+from deployments.backfill.progress_file import ProgressFile
+from deployments.backfill.quarantine import Quarantine, quarantine
+from deployments.backfill.reading import FileReader, Read
+from deployments.backfill.replacements import Replacements, Unreplaceable
+from deployments.backfill.report import Report
+from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, shown
+from deployments.backfill.sender import Sender
+from deployments.backfill.sources import SourceFile
+from deployments.backfill.tally import Tally
+from deployments.core.segments import UpsertResult
+
+ROWS_AT_ONCE = 100
+TICK_S = 0.25
+SAVE_PERIOD_S = 5.0
+
+Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
+"""Opens the way to the service for a backfill with these numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do. Without `connect`, everything is read and checked, and nothing is sent."""
+
+    files: Sequence[SourceFile]
+    mapping: RowMapping
+    connect: Connect | None
+    encoding: str | None = None
+    replace: bool = False
+    limit: int | None = None
+    max_rate: float | None = None
+    quarantine: Path | None = None
+    progress: ProgressFile | None = None
+
+
+async def run(plan: Plan, report: Report) -> None:
+    """Do it; `report.tally` has the numbers, also when it raises.
+
+    Raises what ends it early: ServiceError, OSError for the quarantine and progress files.
+    """
+    go_on = plan.progress is not None
+    with quarantine(plan.quarantine, go_on=go_on) as refused:
+        if plan.connect is None:
+            with report.running():
+                await _Run(plan, report, refused, None).all_files()
+        else:
+            async with plan.connect(report.tally) as destination:
+                with report.running():
+                    await _Run(plan, report, refused, destination).all_files()
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: Plan,
+        report: Report,
+        refused: Quarantine,
+        destination: Destination | None,
+    ) -> None:
+        self._plan = plan
+        self._report = report
+        self._tally = report.tally
+        self._quarantine = refused
+        self._unsaved: list[FileProgress] = []
+        # A quarantine file in a folder that is read is no source.
+        self._files = [file for file in plan.files if file.path != str(plan.quarantine)]
+        self._rows_left = sys.maxsize if plan.limit is None else plan.limit
+        self._bytes = sum(file.size or 0 for file in self._files)
+        self._bytes_done = 0
+        self._groups = Replacements() if plan.replace else CallGroups()
+        self._read_options = ReadOptions(plan.encoding, plan.mapping.needed_columns)
+        names = Counter(file.name for file in self._files)
+        self._shared_names = {name for name, count in names.items() if count > 1}
+        self._named = NamedByPosition()
+        self._sender: Sender | None = None
+        if destination is not None:
+            self._sender = Sender(
+                destination,
+                plan.mapping.embedding_type,
+                self._stored,
+                self._refused,
+                self._postponed,
+                plan.max_rate,
+            )
+
+    async def all_files(self) -> None:
+        """Read and send everything."""
+        beside = asyncio.create_task(self._report_and_save())
+        try:
+            for file in self._files:
+                if self._rows_left:
+                    await self._file(file, beside)
+            for call in self._groups.rest():
+                await self._send(call)
+            if self._sender is not None:
+                await self._sender.finish()
+            self._tally.finished = True
+        finally:
+            beside.cancel()
+            if self._sender is not None:
+                await self._sender.cancel()
+            self._save()
+            self._tick()
+
+    async def _report_and_save(self) -> None:
+        clock = asyncio.get_running_loop().time
+        save_at = clock() + SAVE_PERIOD_S
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._tick()
+            if clock() >= save_at:
+                began = clock()
+                self._save()
+                # With very many files, saving takes long, and should take a small share.
+                save_at = clock() + max(SAVE_PERIOD_S, 20 * (clock() - began))
+
+    def _tick(self) -> None:
+        if self._sender is not None:
+            self._report.calls = self._sender.in_flight
+        self._report.tick()
+
+    def _save(self) -> None:
+        if self._plan.progress is not None and self._sender is not None:
+            self._plan.progress.save(self._unsaved)
+            self._unsaved = [progress for progress in self._unsaved if not progress.done().finished]
+
+    async def _file(self, file: SourceFile, beside: asyncio.Task[None]) -> None:
+        before = self._plan.progress.done(file) if self._plan.progress is not None else Done()
+        self._tally.files += 1
+        self._tally.rows += before.rows
+        self._tally.done_before += before.rows - before.quarantined
+        self._tally.quarantined += before.quarantined
+        if not before.finished:
+            progress = FileProgress(file, before)
+            self._unsaved.append(progress)
+            await self._rows(progress, beside)
+        self._bytes_done += file.size or 0
+        self._show_fraction(0)
+
+    async def _rows(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
+        file = progress.file
+        reader = FileReader(
+            file,
+            self._plan.mapping,
+            self._read_options,
+            self._named if file.name in self._shared_names else None,
+            progress.before.rows,
+        )
+        try:
+            while self._rows_left:
+                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
+                if not rows:
+                    progress.ended = True
+                    break
+                self._rows_left -= len(rows)
+                self._show_fraction(reader.bytes_read())
+                for row in rows:
+                    await self._row(progress, row)
+                if beside.done():
+                    # It ends only by an error.
+                    beside.result()
+        except UnreadableSource as error:
+            self._tally.unreadable_files += 1
+            self._quarantine.add(file.url, None, str(error))
+            self._report.quarantined(file.url, None, str(error))
+            if isinstance(self._groups, Replacements):
+                reason = "its file can't be read to its end, so that it may not be the whole item"
+                for abandoned in self._groups.abandon(f"media_item_id: {reason}"):
+                    await self._send(abandoned)
+
+    async def _row(self, progress: FileProgress, read: Read) -> None:
+        index = progress.begin()
+        self._tally.rows += 1
+        if isinstance(read, BadRow):
+            progress.finish(index, quarantined=True)
+            self._put_aside(progress.file.url, read.number, read.reason, shown(read.raw))
+            return
+        row, media_item_id, segment = read
+        chars = len(row.raw if isinstance(row.raw, str) else str(row.raw))
+        item = Item(media_item_id, segment, progress, index, row.number, shown(row.raw), chars)
+        for call in self._groups.add(item):
+            await self._send(call)
+
+    async def _send(self, call: Call | Unreplaceable) -> None:
+        if isinstance(call, Unreplaceable):
+            self._put_items_aside(call.items, call.reason)
+        elif self._sender is not None:
+            await self._sender.send(call)
+        else:
+            self._tally.valid += len(call.items)
+            for item in call.items:
+                item.progress.finish(item.index)
+
+    def _stored(self, call: Call, result: UpsertResult) -> None:
+        for item in call.items:
+            item.progress.finish(item.index)
+        self._tally.stored += len(call.items)
+        self._tally.changed += result.changed
+        self._tally.removed += result.removed
+        self._tally.truncated += result.truncated
+        self._report.trouble = ""
+
+    def _refused(self, call: Call, reason: str) -> None:
+        self._put_items_aside(call.items, f"refused by the service: {reason}")
+
+    def _postponed(self, reason: str) -> None:
+        self._tally.postponed_calls += 1
+        self._report.trouble = reason
+
+    def _put_items_aside(self, items: Iterable[Item], reason: str) -> None:
+        for item in items:
+            item.progress.finish(item.index, quarantined=True)
+            self._put_aside(item.progress.file.url, item.number, reason, item.raw)
+
+    def _put_aside(self, source: str, number: int, reason: str, raw: str) -> None:
+        self._tally.quarantined += 1
+        self._quarantine.add(source, number, reason, raw)
+        self._report.quarantined(source, number, reason)
+
+    def _show_fraction(self, of_this_file: int) -> None:
+        if self._bytes:
+            self._report.fraction = (self._bytes_done + of_this_file) / self._bytes

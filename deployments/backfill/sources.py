@@ -1,0 +1,134 @@
+"""Finding and opening files, here or anywhere that fsspec reaches; all of fsspec is here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import has_magic
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import fsspec
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
+
+from deployments.backfill.formats import FORMATS, format_of, without_compression
+from deployments.backfill.rows import UnreadableSource
+from deployments.core.errors import InvalidInput
+
+MAX_SIDECAR_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to read. `url` is what it is called in reports; a local path has no protocol."""
+
+    url: str
+    path: str
+    format: str
+    size: int | None
+    version: str
+    """Another one when the content is another: the time of the last change, or an ETag."""
+    file_system: Any
+
+    @property
+    def name(self) -> str:
+        """Its name without folders and without .gz."""
+        return without_compression(PurePosixPath(self.path).name)
+
+    @property
+    def stem(self) -> str:
+        """Its name without extensions."""
+        return PurePosixPath(self.name).stem
+
+    @contextmanager
+    def open(self) -> Iterator["OpenFile"]:
+        """Open it, decompressed. Raises what the file system raises."""
+        with self.file_system.open(self.path, "rb") as raw:
+            compression = infer_compression(self.path)
+            yield OpenFile(compr[compression](raw, mode="rb") if compression else raw, raw)
+
+    def sidecar(self) -> tuple[str, bytes] | None:
+        """URL and content of the file `<stem>.json` beside it, if there is one.
+
+        Raises UnreadableSource.
+        """
+        path = str(PurePosixPath(self.path).with_name(f"{self.stem}.json"))
+        try:
+            if not self.file_system.exists(path):
+                return None
+            content = self.file_system.cat_file(path, 0, MAX_SIDECAR_BYTES + 1)
+        except (OSError, ValueError) as error:
+            raise UnreadableSource(f"{path} can't be read: {error}") from error
+        if len(content) > MAX_SIDECAR_BYTES:
+            raise UnreadableSource(f"{path} is longer than {MAX_SIDECAR_BYTES:,} bytes")
+        return path, content
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """What an open file holds, and the file as it is stored."""
+
+    stream: IO[bytes]
+    raw: IO[bytes]
+
+    def position(self) -> int:
+        """How many of the stored file's bytes were read, or about so many."""
+        try:
+            return self.raw.tell()
+        except (OSError, ValueError):
+            return 0
+
+
+def find_files(sources: Sequence[str], form: str | None = None) -> list[SourceFile]:
+    """The files that sources name: each is a file, a folder, or a pattern with *, ? or **.
+
+    `form` is the format of all files; else their extensions tell, and others in folders are left
+    out. Raises InvalidInput for a source that is none or holds none.
+    """
+    found: dict[str, SourceFile] = {}
+    for source in sources:
+        try:
+            files = _files_of(source, form)
+        except ImportError as error:
+            raise InvalidInput(f"{source}: {error}") from error
+        except FileNotFoundError as error:
+            raise InvalidInput(f"{source} doesn't exist") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{source} can't be read: {error}") from error
+        if not files:
+            raise InvalidInput(
+                f"{source} has no files of a known format ({', '.join(FORMATS)}); --format names it"
+                if form is None
+                else f"{source} has no files"
+            )
+        found |= {file.url: file for file in files}
+    return list(found.values())
+
+
+def _files_of(source: str, form: str | None) -> list[SourceFile]:
+    file_system, path = fsspec.core.url_to_fs(source)
+    if has_magic(path) and not file_system.exists(path):
+        details = file_system.glob(path, detail=True)
+    elif file_system.isdir(path):
+        details = file_system.find(path, detail=True)
+    else:
+        details = {path: file_system.info(path)}
+        if form is None and format_of(path) is None:
+            raise InvalidInput(
+                f"{source} has an extension of no known format ({', '.join(FORMATS)}); "
+                "--format names it"
+            )
+    files = []
+    for name, info in sorted(details.items()):
+        kind = form or format_of(name)
+        if kind is not None and info.get("type") != "directory":
+            files.append(_source_file(file_system, name, kind, info))
+    return files
+
+
+def _source_file(file_system: Any, path: str, form: str, info: dict[str, Any]) -> SourceFile:
+    local = "file" in (file_system.protocol, *file_system.protocol)
+    url = path if local else file_system.unstrip_protocol(path)
+    marks = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+    version = next((str(info[mark]) for mark in marks if info.get(mark)), "")
+    return SourceFile(url, path, form, info.get("size"), version, file_system)

@@ -1,0 +1,429 @@
+import asyncio
+import gzip
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow
+import pyarrow.parquet
+import pytest
+from backfill_runs import Backfill, row, texts
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deployments.backfill import progress_file, replacements, sender
+from deployments.backfill import run as run_module
+from deployments.backfill.sources import find_files
+from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
+from deployments.core.segments import EmbeddingType, Segment
+from tests.fakes import FakeService
+
+
+@pytest.fixture
+def backfill(tmp_path: Path) -> Backfill:
+    return Backfill(tmp_path)
+
+
+async def test_rows_of_every_format_are_stored(backfill: Backfill) -> None:
+    backfill.write_rows("a/rows.jsonl", [row(1, 1, "one", start_time=0, tags=["x"])])
+    backfill.write("a/rows.csv", "media_item_id,id,text,start_time,ticker\n2,1,two,1.5,SPY\n")
+    backfill.write("a/b/talk 7.srt", "1\n00:01,0 --> 00:02,0\nthree\n")
+    backfill.write("a/b/5.vtt", "WEBVTT\n\n00:01.0 --> 00:02.0\n<v Ada>four\n")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"media_item_id": [3], "id": ["x"], "text": ["five"], "n": [4]}),
+        backfill.folder / "a/rows.parquet",
+    )
+    backfill.write("a/ignored.txt", "no format")
+    assert await backfill.run("a") == 0
+    assert backfill.service.stored == {
+        ("1", "1"): Segment(1, "one", 0, None, {"tags": ["x"]}),
+        ("2", "1"): Segment(1, "two", 1.5, None, {"ticker": "SPY"}),
+        ("talk 7", "talk 7.srt:2"): Segment("talk 7.srt:2", "three", 1.0, 2.0, {}),
+        ("5", "5.vtt:3"): Segment("5.vtt:3", "four", 1.0, 2.0, {"speaker": "Ada"}),
+        ("3", "x"): Segment("x", "five", None, None, {"n": 4}),
+    }
+    # Where 7 can't be told from "7", it is the integer, as in a URL.
+    assert {type(call.media_item_id) for call in backfill.service.calls} == {int, str}
+    assert [call.media_item_id for call in backfill.service.calls if call.media_item_id == 5] == [5]
+    assert (backfill.tally.files, backfill.tally.rows, backfill.tally.stored) == (5, 5, 5)
+
+
+async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
+    backfill: Backfill,
+) -> None:
+    good = [row(1, number) for number in range(5)]
+    bad: list[Any] = [
+        row(1, 6, "  "),
+        row(1, 7, start_time=4, end_time=3),
+        row(1, 8, price=1e999),
+        {"id": 9, "text": "no media item"},
+        row(None, 10),
+        row(1, True),
+        {"media_item_id": 1, "id": 11},
+        row(1, 12, embedding_type="frame"),
+        row(1, 13, "x" * 51),
+        row(1, 14, segment_id=15),
+        row(1, 16, "poison"),
+    ]
+    backfill.write_rows("rows.jsonl", [*good[:2], *bad, *good[2:]])
+    assert await backfill.run("rows.jsonl", max_text_chars=50) == 2
+    assert backfill.service.texts() == texts(good)
+    assert list(backfill.reasons.values()) == [
+        "text: must contain more than white space",
+        "end_time (3) is before start_time (4)",
+        "must not contain NaN or Infinity",
+        "media_item_id: the row has none",
+        "media_item_id: Input should be a valid integer; media_item_id: Input should be a valid "
+        "string",
+        "id: Input should be a valid integer; id: Input should be a valid string",
+        "text: Field required",
+        "embedding_type is 'frame', and the backfill's transcript",
+        "text: it has 51 characters, at most 50",
+        "segment 0 has a segment_id of its own that differs from 14",
+        "refused by the service: a text is poisoned",
+    ]
+    assert [number for _, number in backfill.reasons] == list(range(3, 14))
+    assert json.loads(backfill.quarantined[0]["raw"]) == bad[0]
+    assert "11 quarantined" in backfill.shown
+    assert "rows.jsonl:3: text: must contain more than white space" in backfill.shown
+
+
+async def test_columns_metadata_and_media_items_come_from_where_the_options_say(
+    backfill: Backfill,
+) -> None:
+    rows = [{"segment_id": 4, "caption": "one", "at": 2, "video_id": 9, "course": "own", "text": 1}]
+    backfill.write_rows("show/s01/rows.jsonl", rows)
+    backfill.write("show/s01/rows.json", '\ufeff{"course": "sidecar", "season": 1}')
+    code = await backfill.run(
+        "show/*/rows.jsonl",
+        kind=EmbeddingType.FRAME,
+        columns={"text": "caption", "timestamp": "at"},
+        metadata={"course": "flag", "source": "flag"},
+        media_item_pattern=re.compile(r"/(s\d+)/"),
+    )
+    assert code == 0
+    expected = {"course": "own", "season": 1, "source": "flag", "video_id": 9}
+    assert backfill.service.stored == {("s01", "4"): Segment(4, "one", 2, None, expected)}
+    await backfill.run("show", kind=EmbeddingType.FRAME, columns={"text": "caption"})
+    assert backfill.reasons == {("show/s01/rows.jsonl", 1): "media_item_id: the row has none"}
+    await backfill.run("show", columns={"text": "caption", "media_item_id": "video_id"})
+    assert backfill.service.stored["9", "4"].metadata["course"] == "own"
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        ("[1]", "isn't a JSON object"),
+        ("{", "isn't JSON"),
+        ('{"text": "x"}', "has text, which each row has of its own"),
+    ],
+)
+async def test_a_sidecar_that_cannot_be_used_is_told_of_the_file(
+    backfill: Backfill, sidecar: str, reason: str
+) -> None:
+    backfill.write("talk.srt", "00:01,0 --> 00:02,0\nx\n")
+    backfill.write("talk.json", sidecar)
+    assert await backfill.run("talk.srt") == 2
+    assert reason in backfill.reasons["talk.srt", None]
+    assert backfill.service.stored == {}
+
+
+async def test_rows_without_ids_get_the_same_ones_again(backfill: Backfill) -> None:
+    rows = [{"media_item_id": 1, "text": f"text {number}"} for number in range(3)]
+    backfill.write_rows("a/rows.jsonl", rows)
+    await backfill.run("a/rows.jsonl")
+    await backfill.run("a")
+    names = {("1", f"rows.jsonl:{number}") for number in (1, 2, 3)}
+    assert set(backfill.service.stored) == names
+    assert backfill.service.encoded == 3
+
+
+async def test_files_of_one_name_do_not_replace_each_other(backfill: Backfill) -> None:
+    backfill.write_rows("a/rows.jsonl", [{"media_item_id": 1, "text": "a"}])
+    backfill.write_rows("b/rows.jsonl", [{"media_item_id": n, "text": "b"} for n in (1, 2)])
+    assert await backfill.run("a", "b") == 2
+    assert backfill.service.texts() == {
+        ("1", "rows.jsonl:1"): "a",
+        ("2", "rows.jsonl:2"): "b",
+    }
+    assert "rows.jsonl would be the same" in backfill.reasons["b/rows.jsonl", 1]
+
+
+async def test_calls_hold_many_segments_of_one_media_item_and_several_are_in_flight(
+    backfill: Backfill,
+) -> None:
+    rows = [row(number % 7, number) for number in range(2000)]
+    backfill.write_rows("rows.jsonl", rows)
+    assert await backfill.run("rows.jsonl") == 0
+    assert backfill.service.texts() == texts(rows)
+    sizes = [len(call.segments) for call in backfill.service.calls]
+    assert max(sizes) == 100
+    assert len(sizes) == 21
+    assert backfill.service.most_in_flight > 2
+
+
+ids = st.integers(0, 4)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(ids, ids, st.sampled_from(["a", "b", "poison", ""])), max_size=60),
+    st.randoms(use_true_random=False),
+)
+async def test_what_is_stored_is_the_last_good_row_of_each_id(
+    backfill: Backfill, drawn: list[tuple[int, int, str]], pick: random.Random
+) -> None:
+    rows = [{"media_item_id": m, "id": i, "text": t} for m, i, t in drawn]
+    backfill.write_rows("rows.jsonl", rows)
+    backfill.service = FakeService([0.0] * pick.randrange(3))
+    await backfill.run("rows.jsonl")
+    good = [each for each in rows if each["text"] in ("a", "b")]
+    assert backfill.service.texts() == texts(good)
+    assert backfill.tally.stored == len(good)
+    assert [each["row"] for each in sorted(backfill.quarantined, key=lambda e: e["row"])] == [
+        number for number, each in enumerate(rows, 1) if each not in good
+    ]
+
+
+async def test_a_postponed_call_is_sent_again_and_fewer_are_in_flight(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(1, number) for number in range(300)]
+    backfill.write_rows("rows.jsonl", rows)
+    backfill.service = FakeService([0.001] * 5)
+    assert await backfill.run("rows.jsonl") == 0
+    assert backfill.service.texts() == texts(rows)
+    assert backfill.tally.postponed_calls == 5
+
+
+def test_pressure_halves_once_a_round_and_grows_by_one() -> None:
+    pressure = sender.Pressure(calls=16)
+    for _ in range(16):
+        pressure.refused(began=1.0, now=2.0)
+    assert pressure.calls == 8
+    pressure.refused(began=2.0, now=3.0)
+    assert pressure.calls == 4
+    for _ in range(4):
+        pressure.answered(seconds=0.1)
+    assert 4.9 <= pressure.calls <= 5
+    for _ in range(1000):
+        pressure.answered(seconds=100.0)
+    assert pressure.calls == sender.FEWEST_CALLS
+    for _ in range(100_000):
+        pressure.answered(seconds=0.1)
+    assert pressure.calls == sender.MOST_CALLS
+
+
+async def test_a_service_that_stays_away_ends_the_backfill(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "FIRST_PATIENCE_S", 0.05)
+    backfill.write_rows("rows.jsonl", [row(1, 1)])
+    backfill.service = FakeService([0.02] * 1000)
+    with pytest.raises(NotReady, match="nothing could be stored for 0 s: too much waits"):
+        await backfill.run("rows.jsonl")
+    assert backfill.tally.exit_code == 1
+
+
+async def test_an_error_that_repeating_does_not_help_ends_it(backfill: Backfill) -> None:
+    async def embed(_: Any) -> Any:
+        raise StoreDamaged("page 7 is damaged")
+
+    backfill.write_rows("rows.jsonl", [row(1, number) for number in range(1000)])
+    backfill.service.embed = embed  # type: ignore[method-assign]
+    with pytest.raises(StoreDamaged, match="page 7"):
+        await backfill.run("rows.jsonl")
+
+
+async def stop_after(backfill: Backfill, calls: int, *sources: str) -> None:
+    """Run and cancel, as a kill would, when the service has answered some calls."""
+    answer = FakeService.embed
+
+    async def embed(upsert: Any) -> Any:
+        if len(backfill.service.calls) >= calls:
+            await asyncio.Event().wait()
+        return await answer(backfill.service, upsert)
+
+    backfill.service.embed = embed  # type: ignore[method-assign]
+    running = asyncio.create_task(backfill.run(*sources, progress=True))
+    while len(backfill.service.calls) < calls:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    del backfill.service.embed
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_after_a_stop_it_goes_on_where_it_was(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch, kill: bool
+) -> None:
+    rows = [row(number // 250, number, "" if number % 100 else " ") for number in range(3000)]
+    bad = [number for number in range(3000) if number % 100 == 0]
+    backfill.write_rows("1.jsonl", rows[:1000])
+    backfill.write_rows("2.jsonl", rows[1000:])
+    if kill:
+        # A kill leaves the file as it was last saved, here never.
+        monkeypatch.setattr(progress_file.ProgressFile, "save", lambda *_: None)
+    await stop_after(backfill, 15, "*.jsonl")
+    before = len(backfill.service.stored)
+    assert 0 < before < 2900
+    monkeypatch.undo()
+    assert await backfill.run("*.jsonl", progress=True) == 2
+    good = [each for number, each in enumerate(rows) if number not in bad]
+    for each in good:
+        each["text"] = each["text"].strip()
+    assert backfill.service.texts() == texts(good)
+    assert backfill.service.encoded == len(good)
+    assert (backfill.tally.rows, backfill.tally.quarantined) == (3000, 30)
+    assert sorted((e["source"], e["row"]) for e in backfill.quarantined) == [
+        ("1.jsonl" if n < 1000 else "2.jsonl", n % 1000 + 1 if n < 1000 else n - 999) for n in bad
+    ]
+    assert (backfill.tally.done_before > 0) is not kill
+    sent = len(backfill.service.calls)
+    assert await backfill.run("*.jsonl", progress=True) == 2
+    assert len(backfill.service.calls) == sent
+    assert (backfill.tally.done_before, backfill.tally.quarantined) == (2970, 30)
+
+
+async def test_a_changed_file_is_read_anew(backfill: Backfill) -> None:
+    backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2)])
+    await backfill.run("rows.jsonl", progress=True)
+    backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2), row(1, 3)])
+    assert await backfill.run("rows.jsonl", progress=True) == 0
+    assert backfill.tally.stored == 3
+    backfill.write("progress.json", "[]")
+    with pytest.raises(InvalidInput, match=r"progress\.json is no progress file"):
+        await backfill.run("rows.jsonl", progress=True)
+
+
+async def test_replace_leaves_exactly_the_source(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacements, "MOST_SEGMENTS", 250)
+    old = [row(item, f"old {number}") for item in range(6) for number in range(3)]
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    new = [row(0, 1), row(0, 2)]
+    large = [row(1, number) for number in range(250)]
+    too_large = [row(2, number) for number in range(251)]
+    again = [row(0, 3), row(3, 1), row(3, 1, "repeated")]
+    backfill.write_rows("1.jsonl", [*new, *large[:100]])
+    backfill.write_rows("2.jsonl", [*large[100:], *too_large, *again])
+    assert await backfill.run("[12].jsonl", replace=True) == 2
+    kept = [each for each in old if each["media_item_id"] in (2, 4, 5)]
+    assert backfill.service.texts() == texts([*new, *large, row(3, 1), *kept])
+    assert backfill.tally.removed == 9
+    assert max(len(call.segments) for call in backfill.service.calls if not call.replace) == 100
+    reasons = {reason.partition(";")[0] for reason in backfill.reasons.values()}
+    assert reasons == {
+        "media_item_id: 2 has more than 250 segments, which can't be replaced in one step",
+        "media_item_id: 0 came before, with other rows between",
+        "id: 1 is the id of row 403 of the media item, too",
+    }
+    assert len(backfill.quarantined) == 251 + 2
+
+
+async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfill) -> None:
+    backfill.write_rows("old.jsonl", [row(1, number) for number in range(5)])
+    await backfill.run("old.jsonl")
+    content = gzip.compress("".join(json.dumps(row(1, n)) + "\n" for n in range(2)).encode())
+    backfill.write("cut.jsonl.gz", content[:-8])
+    assert await backfill.run("cut.jsonl.gz", replace=True) == 2
+    assert len(backfill.service.stored) == 5
+    assert backfill.tally.unreadable_files == 1
+    assert "can't be read" in backfill.reasons["cut.jsonl.gz", None]
+
+
+async def test_a_truncated_file_does_not_stop_the_others(backfill: Backfill) -> None:
+    table = pyarrow.table({"media_item_id": [1], "id": [1], "text": ["lost"]})
+    pyarrow.parquet.write_table(table, backfill.folder / "a.parquet")
+    whole = (backfill.folder / "a.parquet").read_bytes()
+    backfill.write("a.parquet", whole[:-10])
+    backfill.write("b.jsonl.gz", gzip.compress(json.dumps(row(2, 1)).encode()))
+    backfill.write("c.jsonl", b"")
+    assert await backfill.run("*.parquet", "*.jsonl*") == 2
+    assert backfill.service.texts() == texts([row(2, 1)])
+    assert list(backfill.reasons) == [("a.parquet", None)]
+    assert "1 files that can't be read to their end" in backfill.shown
+
+
+async def test_a_dry_run_checks_all_and_sends_nothing(backfill: Backfill) -> None:
+    backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2, " "), row(2, 1)])
+    assert await backfill.run("rows.jsonl", dry=True, progress=True) == 2
+    assert backfill.service.calls == []
+    assert (backfill.tally.valid, backfill.tally.quarantined) == (2, 1)
+    assert "2 are valid; nothing was sent" in backfill.shown
+    assert not (backfill.folder / "progress.json").exists()
+
+
+async def test_limit_counts_rows_and_goes_on_with_progress(backfill: Backfill) -> None:
+    rows = [row(1, number) for number in range(10)]
+    backfill.write_rows("rows.jsonl", rows)
+    await backfill.run("rows.jsonl", limit=4, progress=True)
+    assert backfill.service.texts() == texts(rows[:4])
+    await backfill.run("rows.jsonl", limit=4, progress=True)
+    assert backfill.service.texts() == texts(rows[:8])
+
+
+async def test_max_rate_spaces_the_calls(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(seconds: float, *more: Any) -> Any:
+        if seconds != run_module.TICK_S:
+            pauses.append(seconds)
+        return await sleep(0, *more)
+
+    monkeypatch.setattr(sender.asyncio, "sleep", record)
+    backfill.write_rows("rows.jsonl", [row(1, number) for number in range(400)])
+    assert await backfill.run("rows.jsonl", max_rate=10.0) == 0
+    # The nth call starts 100 segments, 10 s, after the one before.
+    spaced = [round(pause, -1) for pause in pauses if pause > 1]
+    assert spaced == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("missing.jsonl", "doesn't exist"),
+        ("nothing-*.jsonl", "has no files of a known format"),
+        ("empty", "has no files of a known format"),
+        ("notes.txt", "has an extension of no known format"),
+    ],
+)
+def test_sources_that_are_none(backfill: Backfill, source: str, reason: str) -> None:
+    (backfill.folder / "empty").mkdir()
+    backfill.write("notes.txt", "x")
+    with pytest.raises(InvalidInput, match=reason):
+        find_files([str(backfill.folder / source)])
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"nope://bucket/x\.jsonl"):
+        find_files(["nope://bucket/x.jsonl"])
+
+
+async def test_any_file_system_of_fsspec(backfill: Backfill) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/talks/a.jsonl", json.dumps(row(1, 1)).encode())
+    memory.pipe("/talks/b.jsonl.gz", gzip.compress(json.dumps(row(2, 1)).encode()))
+    try:
+        files = find_files(["memory://talks/*.jsonl*"])
+        assert [file.url for file in files] == [
+            "memory:///talks/a.jsonl",
+            "memory:///talks/b.jsonl.gz",
+        ]
+        found = []
+        for file in files:
+            with file.open() as opened:
+                found.append(json.loads(opened.stream.read()))
+        assert found == [row(1, 1), row(2, 1)]
+    finally:
+        memory.rm("/talks", recursive=True)
