@@ -11,9 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from deployments.metrics import PUBLISH_PERIOD_S
 from tests.bench.ceilings import Ceilings
 from tests.bench.texts import read_texts
 from tests.serve.jobs import BackfillJob, exported, summary
+from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
 
 MOST_TEXTS = 6000
@@ -47,7 +49,9 @@ def main() -> int:
     ceilings = Ceilings()
     with tempfile.TemporaryDirectory() as folder, Service(Path(folder) / "service") as service:
         source = _write(Path(folder), texts)
+        encoded = _encoded(service, 1)
         parts = _killed_once(service, ceilings, source, texts)
+        again = _encoded(service, encoded + len(texts)) - encoded - len(texts)
         wrong = _differences(service, texts)
     table = Table(title=f"{len(texts):,} distinct segments, killed once", box=None)
     for column in ("", "segments", "segments/s", "raw encode/s", "ratio"):
@@ -62,6 +66,7 @@ def main() -> int:
             f"{ratio:.2f}",
         )
     console.print(table)
+    console.print(f"{again} segments were encoded twice.")
     console.print(f"{wrong} segments are missing, doubled or not as they were sent.")
     return 1 if wrong else 0
 
@@ -108,6 +113,16 @@ def _wait_for(service: Service, count: int) -> tuple[float, int]:
         assert time.monotonic() < deadline, f"{stored} of {count} are stored"
         time.sleep(POLL_S)
     return time.monotonic(), stored
+
+
+def _encoded(service: Service, at_least: int) -> int:
+    """How many texts the encoder has encoded, once its metrics say that it is so many."""
+    name = "embeddings_encoder_rows_total"
+    wait_for_metrics(service, lambda found: (found.value(name) or 0) >= at_least)
+    # What came last is published, too.
+    time.sleep(2 * PUBLISH_PERIOD_S)
+    metrics = wait_for_metrics(service, lambda found: (found.value(name) or 0) >= at_least)
+    return int(metrics.value(name) or 0)
 
 
 def _stored(service: Service) -> int:
