@@ -21,9 +21,7 @@ WRITE = READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreF
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 Kind = Annotated[EmbeddingType | None, Query(description="Only of this type.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page has at most.")]
-Cursor = Annotated[
-    str | None, Query(max_length=4096, description="The `next_cursor` of the page before.")
-]
+Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.")]
 
 
 class MediaBackend(Protocol):

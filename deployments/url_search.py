@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deployments.core import fields, filter_schema
 from deployments.core.filters import Filter
-from deployments.core.search_requests import MOST_CURSOR_CHARS, SearchRequest
+from deployments.core.search_requests import SearchRequest
 from deployments.core.segments import SearchMode
 
 Question = Annotated[
@@ -40,12 +40,7 @@ Highlight = Annotated[bool, Query(description="Tell where each result has words 
 Offset = Annotated[
     fields.Offset | None, Query(description="Leave out so many of the best results.")
 ]
-Cursor = Annotated[
-    str | None,
-    Query(
-        description="`*`, then the `next_cursor` of the page before.", max_length=MOST_CURSOR_CHARS
-    ),
-]
+Cursor = Annotated[str | None, Query(description="`*`, then the `next_cursor` of the page before.")]
 MediaItemIds = Annotated[
     list[str] | None,
     Query(

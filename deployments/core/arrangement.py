@@ -48,11 +48,14 @@ def arranged(
 ) -> Page:
     """The page of a ranking of a snapshot's rows that a search asks for."""
     walk = _Walk(search, shape, snapshot, _anchor(shape, ranking, snapshot), media_of)
+    live = snapshot.live_sequences()
     depth = _FIRST_DEPTH + 2 * (shape.offset + search.top_k)
     while True:
         ranked = ranking.best(depth)
         walk.down(ranked)
         if len(ranked) < depth or walk.is_over(ranked):
+            break
+        if shape.in_groups and len(np.setdiff1d(live, rows_of(walk.groups))) == 0:
             break
         depth *= _DEEPER
     if len(ranked) == depth and walk.has_room:
@@ -107,7 +110,7 @@ class _Walk:
         least = self._search.min_similarity
         if self._search.mode == SearchMode.SEMANTIC and max(0.0, ranked[-1].cosine) < least:
             return True
-        return self._is_full and self.more
+        return self._is_full and (self.more or self._shape.cursor_key is None)
 
     @property
     def _is_full(self) -> bool:

@@ -22,7 +22,6 @@ from deployments.core.segments import EmbeddingType, Search, SearchMode, Segment
 from deployments.core.shapes import Shape
 
 DUPLICATE_COSINE = 0.95
-MOST_CURSOR_CHARS = 512
 MOST_QUERIES = 100
 
 
@@ -67,7 +66,6 @@ class SearchOptions(BaseModel):
     )
     cursor: str | None = Field(
         default=None,
-        max_length=MOST_CURSOR_CHARS,
         description="`*` for the first page, then `next_cursor` of the page before: pages of what "
         "was stored when the first one was read, less what was deleted or replaced since. "
         "Whatever others store, none repeats a result or skips one.",

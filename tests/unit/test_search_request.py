@@ -62,7 +62,7 @@ def test_the_shape_of_a_search(client, backend, fields, shape):
         ({"group_by": "media_item_id", "group_size": 6}, "group_size is 60; at most 50"),
         ({"deduplicate": 1.5}, "less than or equal to 1"),
         ({"cursor": "nonsense"}, "cursor is none that this service gave"),
-        ({"cursor": "x" * 513}, "at most 512 characters"),
+        ({"cursor": "x" * 5000}, "cursor is none that this service gave"),
     ],
 )
 def test_a_wrong_shape_is_a_problem(client, backend, fields, message):
