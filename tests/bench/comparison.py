@@ -43,6 +43,7 @@ class Comparison:
         self._segments = segments(texts)
         self._queries = queries(texts)
         self._next_media_item = 0
+        self._asked = 0
 
     def run(self) -> Iterator[str]:
         """Yields the name of each measurement before it begins."""
@@ -137,9 +138,13 @@ class Comparison:
         loads: dict[str, list[Load]] = {}
         cpu: dict[str, list[float]] = {}
         encoding: list[float] = []
+        counters = None if only_first else self._servers[0].read_counters
+        before_all = counters(self._asked) if counters else None
         for _ in range(ROUNDS):
             for server in self._servers[: 1 if only_first else None]:
                 path, asked = server.search(texts(count), TOP_K)
+                if server is self._servers[0]:
+                    self._asked += count
                 before = server.cpu_s()
                 loads.setdefault(server.name, []).append(load(server.url, path, asked, concurrency))
                 cpu.setdefault(server.name, []).append(1000 * (server.cpu_s() - before) / count)
@@ -163,6 +168,10 @@ class Comparison:
                 row.ratios = _ratios(each, base)
             if encoding and name == "service":
                 row.figures["CPU ms besides"] = row.figures["CPU ms"] - _median(encoding)
+            if counters and before_all and name == "service":
+                after = counters(self._asked)
+                calls = after.calls - before_all.calls
+                row.figures["calls a query"] = calls / (after.queries - before_all.queries)
             self.rows.append(row)
         for name in sorted(loads.keys() - {"service", "baseline"}):
             ratios = _ratios(loads["service"], loads[name])

@@ -3,17 +3,27 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import psutil
 
+from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service, free_ports
 
 MODEL = "all-MiniLM-L6-v2"
+
+
+class Counters(NamedTuple):
+    """Queries that this service's Ingress has sent to an encoder, and the calls that it made."""
+
+    queries: float
+    calls: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +36,8 @@ class Server:
     start_s: float
     embeds_only: bool = False
     """Whether it has no store: a search is then compared with encoding the query."""
+    read_counters: Callable[[int], Counters] | None = None
+    """Waits until it has counted so many queries since its start, and tells its counters."""
 
     def search(self, queries: Sequence[str], top_k: int) -> tuple[str, list[dict]]:
         """Path and bodies of requests that search for these texts."""
@@ -64,7 +76,21 @@ def service(folder: Path) -> Iterator[Server]:
     """This service, as `make run` starts it, with an empty index."""
     started = time.monotonic()
     with Service(folder) as running:
-        yield Server("service", running.url, running.pid, time.monotonic() - started)
+        start_s = time.monotonic() - started
+        yield Server(
+            "service",
+            running.url,
+            running.pid,
+            start_s,
+            read_counters=partial(_counters, running),
+        )
+
+
+def _counters(running: Service, queries: int) -> Counters:
+    counted = "embeddings_ingress_queries_total"
+    metrics = wait_for_metrics(running, lambda seen: (seen.value(counted) or 0) >= queries)
+    calls = metrics.value("embeddings_ingress_encoder_calls_total")
+    return Counters(metrics.value(counted) or 0, calls or 0)
 
 
 @contextmanager
