@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 from test_ingress import URLS, RecordingBackend, assert_problem
 
-from deployments.core.filter_schema import MOST_CONDITIONS, MOST_LEVELS, MOST_VALUES, parsed
+from deployments.core.filter_parser import MOST_CONDITIONS, MOST_LEVELS, MOST_VALUES
+from deployments.core.filter_schema import parsed
 from deployments.core.filters import (
     And,
     AnyOf,
