@@ -23,12 +23,12 @@ from ray.serve.handle import DeploymentHandle
 from deployments.backfill.destination import outcome
 from deployments.backfill.sender import FIRST_PATIENCE_S
 from deployments.backfill.tally import Tally
-from deployments.calls import call
 from deployments.client.backfill_command import OF_HTTP, Way
 from deployments.client.cli import app
 from deployments.core.errors import NotReady, ServiceError
 from deployments.core.segments import Upsert, UpsertResult
 from deployments.core.settings import Settings
+from deployments.encoders import Encoders
 from deployments.metrics import BackfillMetrics, Publisher
 
 CALL_TIMEOUT_S = 300.0
@@ -36,19 +36,18 @@ PUBLISH_PERIOD_S = 2.0
 
 
 class EncoderDestination:
-    """A Destination that calls the Encoder, which passes vectors on to the Index."""
+    """A Destination that calls an encoder, which passes vectors on to the Index."""
 
-    def __init__(self, encoder: DeploymentHandle) -> None:
-        self._encoder = encoder
+    def __init__(self, encoders: Encoders) -> None:
+        self._encoders = encoders
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments durably; raises as Destination says."""
         try:
-            return await call(
-                lambda: self._encoder.embed.remote(upsert),
-                what="the encoder",
-                timeout_s=CALL_TIMEOUT_S,
+            result: UpsertResult = await self._encoders.call(
+                lambda encoder: encoder.embed.remote(upsert)
             )
+            return result
         except ServiceError as error:
             raise outcome(error) from error
 
@@ -61,24 +60,31 @@ async def by_handle(tally: Tally) -> AsyncIterator[EncoderDestination]:
     NotReady if Serve doesn't run.
     """
     ray.init(log_to_driver=False, logging_level="warning")
-    handle = await _encoder()
+    encoders = await _encoders()
     metrics = BackfillMetrics()
     publisher = Publisher(lambda: metrics.publish(tally), PUBLISH_PERIOD_S)
     try:
-        yield EncoderDestination(handle)
+        yield EncoderDestination(encoders)
     finally:
         publisher.close()
         metrics.publish(tally)
 
 
-async def _encoder() -> DeploymentHandle:
-    """Its handle, as soon as Serve knows it."""
+async def _encoders() -> Encoders:
+    """The service's own, as soon as Serve knows them."""
     for _ in range(int(FIRST_PATIENCE_S)):
-        try:
-            return serve.get_deployment_handle("Encoder", "embeddings")
-        except (RayServeException, KeyError):
-            await asyncio.sleep(1)
+        cpu = _handle("Encoder")
+        if cpu is not None:
+            return Encoders(cpu, _handle("GpuEncoder"), timeout_s=CALL_TIMEOUT_S)
+        await asyncio.sleep(1)
     raise NotReady("the service doesn't run in this cluster; `serve status` tells what does")
+
+
+def _handle(deployment: str) -> DeploymentHandle | None:
+    try:
+        return serve.get_deployment_handle(deployment, "embeddings")
+    except (RayServeException, KeyError):
+        return None
 
 
 def main(arguments: Sequence[str]) -> None:
