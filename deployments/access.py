@@ -117,6 +117,13 @@ def _presented_keys(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
     return keys
 
 
+def _origin_host(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _not_from_here(headers: Sequence[tuple[bytes, bytes]]) -> Forbidden | None:
     """Why a request to a loopback address isn't by this machine's own user.
 
@@ -128,7 +135,7 @@ def _not_from_here(headers: Sequence[tuple[bytes, bytes]]) -> Forbidden | None:
         if name == b"host":
             host = host_of(text)
         elif name == b"origin":
-            host = urlsplit(text).hostname or ""
+            host = _origin_host(text)
         else:
             continue
         if not is_loopback(host):

@@ -27,6 +27,9 @@ ENCODER_CPUS = 0.5
 INGRESS_REQUESTS = 8192
 ENCODER_CALLS = 4096
 
+# At work, and waiting in each caller; beyond both a caller is refused.
+INDEX_CALLS = 512
+
 # At work and waiting; beyond it a call goes to an encoder on a CPU.
 GPU_ENCODER_CALLS = 16
 
@@ -43,7 +46,8 @@ HEALTH_CHECK_PERIOD_S = 1
 def index(args: dict[str, Any]) -> Application:
     """The application `index`: one replica, the writer of FAISS_INDEX_DIR."""
     settings = Settings.load(args)
-    deployment = _deployment(Index, max_ongoing_requests=512, cpus=INDEX_CPUS)
+    deployment = _deployment(Index, max_ongoing_requests=INDEX_CALLS, cpus=INDEX_CPUS)
+    deployment = deployment.options(max_queued_requests=INDEX_CALLS)
     if settings.faiss_index_resource is not None:
         # All of it, so that one with a value of 1 also keeps a second replica from starting.
         options = {"num_cpus": INDEX_CPUS, "resources": {settings.faiss_index_resource: 1}}

@@ -17,6 +17,7 @@ from deployments.core.errors import (
     DeadlineExceeded,
     DeploymentFailed,
     NotReady,
+    Overloaded,
     ServiceError,
     StoreDamaged,
 )
@@ -69,6 +70,8 @@ class ServeBackend:
         self._index = index
         self._model: ModelIdentity | None = None
         self._calls = SearchCalls()
+        self._in_batches = 0
+        self._max_queued_searches = settings.embeddings_max_queued_searches
         self._searches: Coalescer[_Asked, Json] = Coalescer(
             self._search_all,
             max_in_flight=CALLS_IN_FLIGHT_PER_ENCODER
@@ -108,7 +111,18 @@ class ServeBackend:
 
     async def search_all(self, queries: Sequence[Query]) -> list[Json]:
         """Carry out several searches, encoded together, in one call."""
-        return await self._find(queries)
+        others = self._in_batches
+        if others and others + len(queries) > self._max_queued_searches:
+            raise Overloaded(
+                f"batches with {others} searches are being answered already, and this one has "
+                f"{len(queries)}; the limit is {self._max_queued_searches} "
+                "(EMBEDDINGS_MAX_QUEUED_SEARCHES); try again later"
+            )
+        self._in_batches += len(queries)
+        try:
+            return await self._find(queries)
+        finally:
+            self._in_batches -= len(queries)
 
     async def similar(self, name: SegmentName, search: Search) -> Json:
         """Find segments near to a stored one."""

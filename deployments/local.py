@@ -50,6 +50,8 @@ RAY_ENVIRONMENT = {
     # HAProxy's statistics and metrics on loopback, and time limits for slow clients.
     "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("embeddings-haproxy")),
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    # Times 5 s without an answer, after which Ray's own proxy takes over, which is slower.
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "6",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.request_ids.middlewares",
 }
 

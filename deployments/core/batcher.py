@@ -27,6 +27,9 @@ TOKENS_WITHOUT_THREAD = 128
 SPEED_MEMORY = 0.9
 """Of a lane's measured speed, the part that the next micro-batch leaves."""
 
+MOST_GROWTH = 4.0
+"""A micro-batch counts for so many times the time before at most: small ones cost more a token."""
+
 CHARACTERS_PER_TOKEN = 4
 """Of English text; used to estimate a call's tokens before it is tokenised."""
 
@@ -92,6 +95,7 @@ class _Lane:
         """Learn the speed from a micro-batch."""
         now = seconds / tokens
         before = self.seconds_a_token or now
+        now = min(now, MOST_GROWTH * before)
         self.seconds_a_token = SPEED_MEMORY * before + (1 - SPEED_MEMORY) * now
 
 

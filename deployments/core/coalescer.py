@@ -13,6 +13,10 @@ from deployments.core.errors import NotReady, Overloaded, ServiceError
 SPEED_MEMORY = 0.8
 """Of the measured time of an item, the part that the next call leaves."""
 
+MOST_GROWTH = 4.0
+"""A call counts for so many times the time before at most: one that waited for a restart says
+little about the next ones."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -154,6 +158,7 @@ class Coalescer(Generic[Item, Result]):
         now = loop.time()
         seconds = (now - max(sent_at, self._answered_at)) / len(batch)
         before = self._seconds_an_item or seconds
+        seconds = min(seconds, MOST_GROWTH * before)
         self._seconds_an_item = SPEED_MEMORY * before + (1 - SPEED_MEMORY) * seconds
         self._answered_at = now
         for (future, _), result in zip(batch, results, strict=True):

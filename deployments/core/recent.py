@@ -24,5 +24,8 @@ class Recent(Generic[Result]):
         """A result that is at most `max_age_s` old."""
         async with self._lock:
             if self._made is None or monotonic() - self._made[0] > self._max_age_s:
-                self._made = (monotonic(), await self._make())
+                result = await self._make()
+                # From when it is there: one that took long would be old at once, and each of those
+                # that wait would make another.
+                self._made = (monotonic(), result)
             return self._made[1]

@@ -228,6 +228,8 @@ def test_what_is_refused_is_not_read():
         ("http://localhost", {"Origin": "http://localhost:3000"}, 200),
         ("http://localhost", {"Origin": "https://evil.example"}, 403),
         ("http://localhost", {"Origin": "null"}, 403),
+        ("http://localhost", {"Origin": "http://[::1"}, 403),
+        ("http://localhost", {"Origin": "http://[abc]"}, 403),
         ("http://localhost", {"X-Forwarded-For": "127.0.0.1"}, 200),
         ("http://evil.example:8004", {}, 403),
         ("http://evil.example:8004", {"X-Forwarded-Host": "localhost"}, 403),

@@ -78,6 +78,11 @@ def test_a_body_of_the_largest_size_passes_and_one_byte_more_does_not(declared):
     assert entered == (0 if declared else 1)
 
 
+def test_a_length_of_thousands_of_digits_is_too_large():
+    status, _, _ = asyncio.run(request(limit_of(open_app()), b"", declared="9" * 5000))
+    assert status == 413
+
+
 def test_many_bodies_at_once_are_refused_until_some_are_answered():
     async def run():
         app = App()

@@ -332,3 +332,21 @@ async def test_what_would_wait_too_long_at_the_speed_so_far_is_refused():
         calls.release.release()
     assert await asyncio.gather(running, waiting) == [4, 6]
     assert await coalescer.submit(5) == 10, "nothing waits any more"
+
+
+async def test_one_call_that_waited_for_a_restart_does_not_close_the_door():
+    calls = Calls(held=True)
+    coalescer = Coalescer(calls, max_in_flight=1, max_batch=1, max_waiting=100, max_wait_s=0.05)
+    calls.release.release()
+    assert await coalescer.submit(1) == 2
+    slow = asyncio.create_task(coalescer.submit(2))
+    await asyncio.sleep(0.1)
+    calls.release.release()
+    assert await slow == 4
+    running = asyncio.create_task(coalescer.submit(3))
+    while not coalescer.in_flight:
+        await asyncio.sleep(0)
+    more = [asyncio.create_task(coalescer.submit(item)) for item in range(10)]
+    for _ in range(11):
+        calls.release.release()
+    assert await asyncio.gather(running, *more) == [6, *(2 * item for item in range(10))]

