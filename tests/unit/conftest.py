@@ -4,11 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 from folder_samples import fill
 from storage_samples import MODEL
 
 from deployments.core.segment_index import SegmentIndex
+
+
+# On a busy machine any example may take long.
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture
