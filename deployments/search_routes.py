@@ -30,7 +30,7 @@ class SearchBackend(Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     async def search(self, query: Query) -> Json:
-        """Find segments: what `answer_json` gives."""
+        """Find segments, or moments: what `answer_json` or `moments_json` gives."""
         ...
 
 

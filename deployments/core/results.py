@@ -50,18 +50,23 @@ def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "index": position,
+    result = {"index": position, **hit_fields(hit)}
+    if hit.others is not None:
+        result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
+    return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """What a search says of a hit, apart from its segment."""
+    fields: dict[str, Any] = {
         "similarity": _similarity(hit.cosine),
         "distance": 1.0 - hit.cosine,
     }
     if hit.score is not None:
-        result["score"] = hit.score
+        fields["score"] = hit.score
     if hit.explanation is not None:
-        result["explain"] = _explain(hit.explanation)
-    if hit.others is not None:
-        result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
-    return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}
+        fields["explain"] = _explain(hit.explanation)
+    return fields
 
 
 def metadata_of(media_item_id: Id, segment: Segment) -> dict[str, Any]:
