@@ -18,6 +18,7 @@ from deployments.core.results import Json
 from deployments.core.segments import (
     EmbeddingType,
     ModelIdentity,
+    MomentSearch,
     Query,
     Search,
     Upsert,
@@ -42,7 +43,7 @@ changed the same segments meanwhile."""
 
 PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 
-_Group = tuple[list[Search], Vectors, str]
+_Group = tuple[list[Search | MomentSearch], Vectors, str]
 """What was encoded together, and the ids of the requests that it is for."""
 
 
@@ -128,7 +129,7 @@ class Encoder:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
         return self._workload.read()
 
-    async def _submit(self, searches: list[Search], vectors: Vectors) -> list[Json]:
+    async def _submit(self, searches: list[Search | MomentSearch], vectors: Vectors) -> list[Json]:
         return await self._searches.submit((searches, vectors, current_request_id()))
 
     async def _search_index(self, groups: list[_Group]) -> list[list[Json]]:

@@ -21,11 +21,13 @@ from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
 from deployments.core.results import Json, answer_json
 from deployments.core.salvaged_index import SalvagedIndex
+from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
     IndexStats,
     ModelIdentity,
+    MomentSearch,
     Search,
     SegmentName,
     Upsert,
@@ -92,15 +94,13 @@ class Index:
         return count
 
     async def search(
-        self, searches: Sequence[Search], queries: Vectors, fingerprint: str
+        self, searches: Sequence[Search | MomentSearch], queries: Vectors, fingerprint: str
     ) -> list[Json]:
         """The answer to each search; `queries` is (len(searches), dimension) float32."""
         reads = self._opened().reads
         self._check_model(fingerprint)
         started = monotonic()
-        found = await self._in_search_thread(
-            lambda: [answer_json(answer) for answer in reads.answer(searches, queries)]
-        )
+        found = await self._in_search_thread(lambda: answers_json(reads, searches, queries))
         seconds = monotonic() - started
         self._metrics.searched(seconds)
         logger.debug("Answered %d searches in %.1f ms", len(searches), seconds * 1000)

@@ -38,6 +38,7 @@ from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
 from deployments.limits import check_text
 from deployments.media_routes import WRITE, MediaBackend, media_routes
+from deployments.moment_routes import moment_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.problems import add_error_handlers, problem_responses
 from deployments.request_log import Observe, RequestLog
@@ -112,6 +113,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
 
     app.include_router(media_routes(backend))
     app.include_router(search_routes(backend, settings))
+    app.include_router(moment_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
 
     @app.get(

@@ -45,7 +45,7 @@ class SearchBackend(Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     async def search(self, query: Query) -> Json:
-        """Find segments: what `answer_json` gives."""
+        """Find segments, or moments: what `answer_json` or `moments_json` gives."""
         ...
 
     async def search_all(self, queries: Sequence[Query]) -> list[Json]:
@@ -62,8 +62,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     routes = APIRouter(tags=["search"])
 
     async def find(request: SearchRequest) -> Response:
-        query = _query(request, settings)
-        return _json(_response(query, await backend.search(query)))
+        return _json(_response(request, await backend.search(_query(request, settings))))
 
     @routes.post(
         "/search",
@@ -105,7 +104,10 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         answers = await backend.search_all(queries)
         return _json(
             batch_response_json(
-                [_response(query, answer) for query, answer in zip(queries, answers, strict=True)]
+                [
+                    _response(one, answer)
+                    for one, answer in zip(request.queries, answers, strict=True)
+                ]
             )
         )
 
@@ -167,8 +169,8 @@ def _check_top_k(request: SearchOptions, settings: Settings) -> None:
         raise InvalidInput(f"top_k · group_size is {hits}; at most {most}")
 
 
-def _response(query: Query, answer: Json) -> Json:
-    return search_response_json(query.text, query.search.embedding_type, answer)
+def _response(request: SearchRequest, answer: Json) -> Json:
+    return search_response_json(request.query, request.embedding_type, answer)
 
 
 def _json(document: Json) -> Response:

@@ -54,7 +54,8 @@ def _path_name(value: str) -> int | str:
     return _name(value)
 
 
-def _no_boolean(value: object) -> object:
+def no_boolean(value: object) -> object:
+    """A validator: numbers that aren't written as true or false."""
     if isinstance(value, bool):
         raise refuse("number_type", "must be a number, not true or false")
     return value
@@ -90,11 +91,11 @@ Name = Annotated[StrictInt | StrictStr, AfterValidator(_name)]
 PathName = Annotated[str, AfterValidator(_path_name)]
 Seconds = Annotated[
     Annotated[StrictInt, AfterValidator(_whole_seconds)] | FiniteFloat,
-    BeforeValidator(_no_boolean),
+    BeforeValidator(no_boolean),
 ]
-Similarity = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
-Share = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(gt=0, le=1)]
-GroupSize = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=100)]
-Context = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10)]
-Offset = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10_000)]
-TopK = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+Similarity = Annotated[FiniteFloat, BeforeValidator(no_boolean), Field(ge=0, le=1)]
+Share = Annotated[FiniteFloat, BeforeValidator(no_boolean), Field(gt=0, le=1)]
+GroupSize = Annotated[int, BeforeValidator(no_boolean), Field(ge=1, le=100)]
+Context = Annotated[int, BeforeValidator(no_boolean), Field(ge=0, le=10)]
+Offset = Annotated[int, BeforeValidator(no_boolean), Field(ge=0, le=10_000)]
+TopK = Annotated[int, BeforeValidator(no_boolean), Field(ge=1)]

@@ -17,10 +17,11 @@ from deployments.core.media_lists import (
     media_page,
     segment_page,
 )
+from deployments.core.moment_reads import FoundMoment, MomentReads
 from deployments.core.one_commit import OneCommit, Snapshots
 from deployments.core.row_search import check_searches, find_rows
 from deployments.core.segment_rows import key_of
-from deployments.core.segments import Search, SegmentName, Vectors
+from deployments.core.segments import MomentSearch, Search, SegmentName, Vectors
 from deployments.core.store_sql import StoreReader
 
 
@@ -74,6 +75,18 @@ class IndexReads:
             return answers(reader, snapshots, [search], found)[0]
 
         return self._index.read(find)
+
+    def moments(
+        self, searches: Sequence[MomentSearch], queries: Vectors
+    ) -> list[list[FoundMoment]]:
+        """For each search its best moments; see MomentReads.find. All see the same state."""
+        if not searches:
+            return []
+        return self._index.read(
+            lambda reader, snapshots: MomentReads(
+                reader, snapshots, self._keywords, self._filters
+            ).find(searches, queries, self._dimension)
+        )
 
     def media(self, wanted: MediaList) -> MediaPage:
         """A page of the media items that have segments."""

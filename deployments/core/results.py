@@ -76,17 +76,7 @@ def batch_response_json(responses: Sequence[Json]) -> Json:
 
 
 def _result(position: int, hit: Hit) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "index": position,
-        "similarity": _similarity(hit.cosine),
-        "distance": 1.0 - hit.cosine,
-    }
-    if hit.score is not None:
-        result["score"] = hit.score
-    if hit.explanation is not None:
-        result["explain"] = _explain(hit.explanation)
-    if hit.highlights is not None:
-        result["highlights"] = hit.highlights
+    result = {"index": position, **hit_fields(hit)}
     if hit.before is not None and hit.after is not None:
         result["context"] = {
             "before": [metadata_of(hit.media_item_id, each) for each in hit.before],
@@ -95,6 +85,21 @@ def _result(position: int, hit: Hit) -> dict[str, Any]:
     if hit.others is not None:
         result["others"] = [_result(place, other) for place, other in enumerate(hit.others)]
     return {**result, "metadata": metadata_of(hit.media_item_id, hit.segment)}
+
+
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """What a search says of a hit, apart from its segment."""
+    fields: dict[str, Any] = {
+        "similarity": _similarity(hit.cosine),
+        "distance": 1.0 - hit.cosine,
+    }
+    if hit.score is not None:
+        fields["score"] = hit.score
+    if hit.explanation is not None:
+        fields["explain"] = _explain(hit.explanation)
+    if hit.highlights is not None:
+        fields["highlights"] = hit.highlights
+    return fields
 
 
 def metadata_of(media_item_id: Id, segment: Segment) -> dict[str, Any]:

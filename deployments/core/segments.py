@@ -145,11 +145,29 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class MomentSearch:
+    """What moments to look for: the best `top_k`, by hits in the indices of the types in `weights`.
+
+    A type's hits count by its weight. With `context`, each moment has so many transcript segments
+    before it and after it. The other fields are those of a Search.
+    """
+
+    weights: tuple[tuple[EmbeddingType, float], ...]
+    top_k: int
+    min_similarity: float = 0.0
+    mode: SearchMode = SearchMode.HYBRID
+    text: str = ""
+    explain: bool = False
+    filter: Filter | None = None
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A text to encode, and where to look for what is near to it."""
 
     text: str
-    search: Search
+    search: Search | MomentSearch
 
 
 @dataclass(frozen=True, slots=True)

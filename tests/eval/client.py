@@ -89,6 +89,17 @@ class Client:
         with ThreadPoolExecutor(SEARCH_THREADS) as threads:
             return list(threads.map(one, queries))
 
+    def moments(self, queries: Sequence[str], top_k: int) -> list[list[Hit]]:
+        """The moments of each query with the service's defaults, of many at a time."""
+
+        def one(query: str) -> list[Hit]:
+            body = {"query": query, "top_k": top_k}
+            found: list[Hit] = self._call("POST", "/search/moments", json=body)["moments"]
+            return found
+
+        with ThreadPoolExecutor(SEARCH_THREADS) as threads:
+            return list(threads.map(one, queries))
+
     def _embed(self, texts: list[str], kind: Kind) -> npt.NDArray[np.float32]:
         answer = self._call(
             "POST",

@@ -163,6 +163,40 @@ def test_delete_says_how_many(service):
     assert service.delete("/media/gone/for%20good").json()["embeddings_deleted"] == 0
 
 
+def test_moments_bring_together_what_is_said_and_shown(service):
+    service.embed(
+        "moments",
+        [
+            {
+                "id": 1,
+                "text": "a doji candle opens and closes alike",
+                "start_time": 0,
+                "end_time": 6,
+            },
+            {"id": 2, "text": "the doji candle shows hesitation", "start_time": 6, "end_time": 12},
+            {
+                "id": 3,
+                "text": "now for something else, dividends",
+                "start_time": 12,
+                "end_time": 18,
+            },
+        ],
+    )
+    service.embed("moments", [{"id": 1, "text": "doji candle", "start_time": 8}], "frame")
+    wanted = {"filter": {"media_item_id": "moments"}, "context": 1}
+    for mode in ("semantic", "hybrid"):
+        body = {"query": "doji candle", "mode": mode, **wanted}
+        answer = service.post("/search/moments", body).json()
+        moments = answer["moments"]
+        spans = [(each["start_time"], each["end_time"]) for each in moments]
+        assert spans[0][0] in (0, 6)
+        assert spans[0][1] == 12
+        assert [start for start, _ in sorted(spans)][-1] == 12
+        (frame,) = moments[0]["evidence"]["frame"]
+        assert frame["similarity"] == pytest.approx(1, abs=1e-4)
+        assert [each["segment_id"] for each in moments[0]["context"]["after"]] == [3]
+
+
 def test_search_by_url_answers_as_post(service):
     service.embed("by url", SEGMENTS, "frame")
     posted = service.search("support levels", "frame", top_k=3)

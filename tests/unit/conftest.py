@@ -11,7 +11,6 @@ from storage_samples import MODEL
 
 from deployments.core.segment_index import SegmentIndex
 
-
 # On a busy machine any example may take long.
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")

@@ -1,0 +1,28 @@
+"""Answers to searches of any kind, as JSON."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deployments.core.index_reads import IndexReads
+from deployments.core.moment_results import moments_json
+from deployments.core.results import Json, answer_json
+from deployments.core.segments import MomentSearch, Search, Vectors
+
+
+def answers_json(
+    reads: IndexReads, searches: Sequence[Search | MomentSearch], queries: Vectors
+) -> list[Json]:
+    """The answer to each search; `queries` is (len(searches), dimension) float32."""
+    plain = {i: each for i, each in enumerate(searches) if isinstance(each, Search)}
+    if len(plain) == len(searches):
+        return [answer_json(answer) for answer in reads.answer(list(plain.values()), queries)]
+    moments = {i: each for i, each in enumerate(searches) if isinstance(each, MomentSearch)}
+    found = reads.moments(list(moments.values()), np.ascontiguousarray(queries[list(moments)]))
+    told = {
+        i: moments_json(wanted, each)
+        for (i, wanted), each in zip(moments.items(), found, strict=True)
+    }
+    answers = reads.answer(list(plain.values()), np.ascontiguousarray(queries[list(plain)]))
+    told |= {i: answer_json(answer) for i, answer in zip(plain, answers, strict=True)}
+    return [told[i] for i in range(len(searches))]

@@ -1,0 +1,38 @@
+"""The route that searches for moments."""
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from deployments.core.errors import InvalidInput
+from deployments.core.moment_results import moments_response_json
+from deployments.core.moment_schemas import MomentRequest, MomentsResponse
+from deployments.core.segments import Query
+from deployments.core.settings import Settings
+from deployments.limits import check_text
+from deployments.search_routes import BODY, READ, SearchBackend
+
+
+def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
+    """The routes that find moments."""
+    routes = APIRouter(tags=["search"])
+
+    @routes.post(
+        "/search/moments",
+        response_model=MomentsResponse,
+        responses=READ | BODY,
+        summary="Find moments in all indices",
+    )
+    async def moments(request: MomentRequest) -> Response:
+        """The stretches of media items that answer to the query, best first.
+
+        Segments that nearly touch and match almost as well are one moment, and so is what is
+        said and shown at the same time; no two moments of a media item overlap. Segments without
+        times are one moment of their media item, which has none either.
+        """
+        check_text("query", request.query, settings)
+        if request.top_k > settings.embeddings_max_top_k:
+            raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
+        answer = await backend.search(Query(request.query, request.search()))
+        return Response(moments_response_json(request.query, answer), media_type="application/json")
+
+    return routes
