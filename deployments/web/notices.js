@@ -2,6 +2,7 @@
 
 import { Refused, key } from "./api.js";
 import { byId, make } from "./elements.js";
+import { NO_FILTERS } from "./state.js";
 
 const notice = byId("notice");
 
@@ -34,7 +35,7 @@ export function showNothing(state, filters, change) {
   const hints = [];
   const button = (label, changes) =>
     make("button", { type: "button", class: "plain", onclick: () => change(changes) }, label);
-  if (filters) hints.push(button("Clear filters", { media: "", from: "", to: "", meta: [], min: 0 }));
+  if (filters) hints.push(button("Clear filters", NO_FILTERS));
   if (state.mode === "keyword") hints.push(button("Search by meaning too", { mode: "hybrid" }));
   if (state.type !== "all") hints.push(button("Look everywhere", { type: "all" }));
   show(

@@ -6,7 +6,7 @@ import { clearNotice, showError, showNothing, showWelcome } from "./notices.js";
 import { startOverview } from "./overview.js";
 import { showResults } from "./results.js";
 import { search } from "./search.js";
-import { filterCount, fromUrl, pairOf, toUrl } from "./state.js";
+import { NO_FILTERS, filtersOf, fromUrl, pairOf, toUrl } from "./state.js";
 import { secondsOf } from "./text.js";
 
 const PAUSE_MS = 180;
@@ -28,18 +28,18 @@ function showState() {
   for (const name of ["from", "to"]) {
     byId(name).setAttribute("aria-invalid", String(Number.isNaN(secondsOf(state[name]))));
   }
-  byId("metas").replaceChildren(...state.meta.map(chip));
-  const filters = filterCount(state);
-  byId("filter-count").hidden = filters === 0;
-  byId("filter-count").textContent = filters;
+  const filters = filtersOf(state);
+  byId("active").replaceChildren(...filters.map(chip));
+  byId("filter-count").hidden = filters.length === 0;
+  byId("filter-count").textContent = filters.length;
   document.title = state.q.trim() ? `${state.q.trim()} – Search` : "Search";
 }
 
-function chip(text) {
+function chip([text, removal]) {
   const remove = make("button", { type: "button", "aria-label": `Remove ${text}` }, "×");
   remove.addEventListener("click", () => {
-    change({ meta: state.meta.filter((each) => each !== text) });
-    byId("meta").focus();
+    change(removal);
+    byId("filters-toggle").focus();
   });
   return make("li", {}, text, remove);
 }
@@ -76,7 +76,7 @@ async function run() {
     clearNotice();
     byId("status").textContent = showResults(found, change);
     if (found.groups.length === 0) {
-      showNothing(state, filterCount(state) > 0, change);
+      showNothing(state, filtersOf(state).length > 0, change);
       byId("status").textContent = "Nothing found";
     }
   } catch (error) {
@@ -84,6 +84,7 @@ async function run() {
     failed = true;
     byId("status").textContent = "";
     showError(error, retry);
+    refreshOverview();
   }
   done();
 }
@@ -126,9 +127,7 @@ byId("filters-toggle").addEventListener("click", async () => {
     );
   }
 });
-byId("filters-clear").addEventListener("click", () =>
-  change({ media: "", from: "", to: "", meta: [], min: 0 }),
-);
+byId("filters-clear").addEventListener("click", () => change(NO_FILTERS));
 byId("filters").addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     event.stopPropagation();
@@ -201,5 +200,4 @@ const refreshOverview = startOverview((number) => {
   if (!state.q.trim() && (first || number === 0)) showWelcome(total);
 });
 showState();
-showFilters(filterCount(state) > 0);
 run();

@@ -161,7 +161,7 @@ function hitItem(hit, view) {
     "li",
     { class: "hit", tabindex: "-1" },
     make("div", { class: "where" }, time, type),
-    make("div", { class: "what" }, make("p", { class: "words", dir: "auto" }, marked(hit)), further(segment)),
+    make("div", { class: "what" }, make("p", { class: "said", dir: "auto" }, marked(hit)), further(segment)),
     make("div", { class: "how" }, scores(hit, view.bestWords), button),
     neighbours,
   );

@@ -41,9 +41,21 @@ export function pairOf(text) {
   return place > 0 && name && value && !name.startsWith("$") ? [name, value] : null;
 }
 
-export function filterCount(state) {
-  const given = [state.media.trim(), state.from.trim() || state.to.trim(), state.min > 0];
-  return given.filter(Boolean).length + state.meta.length;
+export const NO_FILTERS = { min: 0, media: "", from: "", to: "", meta: [] };
+
+/** Each filter in force: what it says, and the change that removes it. */
+export function filtersOf(state) {
+  const [media, from, to] = [state.media.trim(), state.from.trim(), state.to.trim()];
+  const found = [];
+  if (state.min > 0) found.push([`similarity ≥ ${state.min.toFixed(2)}`, { min: 0 }]);
+  if (media) found.push([`media item ${media}`, { media: "" }]);
+  if (from || to) {
+    found.push([[from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" "), { from: "", to: "" }]);
+  }
+  for (const each of state.meta) {
+    found.push([each, { meta: state.meta.filter((other) => other !== each) }]);
+  }
+  return found;
 }
 
 /** The path and the body of the request; a search for all types is three that are sent as one. */
