@@ -7,7 +7,7 @@ DATA ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test unit lint format crash bench bench-index bench-backfill
+.PHONY: help install run browser test unit lint format crash bench bench-index bench-backfill
 .PHONY: bench-scaling bench-overload eval monitoring nodes clear clean
 
 help: ## Show what can be made
@@ -25,7 +25,10 @@ install: $(VENV)/.installed ## Make the environment
 run: $(VENV)/.installed ## Serve on http://127.0.0.1:8004 with sample data; Ctrl-C stops it
 	@$(BIN)/python -m deployments.local
 
-test: $(VENV)/.installed ## Run every test
+browser: $(VENV)/.installed ## Find a Chromium for the tests of the search page, or install one
+	@$(BIN)/python -m tests.serve.browser
+
+test: $(VENV)/.installed browser ## Run every test
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/eval
 	$(BIN)/python -m pytest tests/serve
 

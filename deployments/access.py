@@ -16,6 +16,9 @@ from deployments.routes import route_path
 OPEN_ROUTES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 """For browsers and probes, which can't send a key: they tell nothing of what is stored."""
 
+OPEN_FILES = "/web/"
+"""What the search page is made of."""
+
 READING_POSTS = frozenset(
     {"/search", "/search/batch", "/search/moments", "/search/similar", "/v1/embeddings"}
 )
@@ -93,7 +96,9 @@ def describe_access(document: dict[str, Any]) -> None:
 
 
 def _is_open(scope: Scope) -> bool:
-    return scope["method"] in ("GET", "HEAD") and route_path(scope) in OPEN_ROUTES
+    path = route_path(scope)
+    is_open = path in OPEN_ROUTES or path.startswith(OPEN_FILES)
+    return is_open and scope["method"] in ("GET", "HEAD")
 
 
 def _needed(scope: Scope) -> Grant:

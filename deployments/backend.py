@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -51,6 +52,8 @@ FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
 READY_CHECK_PERIOD_S = 15.0
 READY_CHECK_TIMEOUT_S = 30.0
+ENCODERS = ("Encoder", "GpuEncoder")
+RUNNING: Any = "RUNNING"
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
@@ -69,6 +72,7 @@ class ServeBackend:
         self._encoders = encoders
         self._index = index
         self._model: ModelIdentity | None = None
+        self.encoder_replicas: int | None = None
         self._calls = SearchCalls()
         self._in_batches = 0
         self._max_queued_searches = settings.embeddings_max_queued_searches
@@ -236,6 +240,16 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     yield part
 
 
+def _running_encoders() -> int:
+    """How many encoders run, as Serve's controller knows."""
+    return sum(
+        deployment.replica_states.get(RUNNING, 0)
+        for application in serve.status().applications.values()
+        for name, deployment in application.deployments.items()
+        if name in ENCODERS
+    )
+
+
 def _failed_deployment() -> DeploymentFailed | None:
     """Which deployment can't start or run, with the service's own error out of Serve's message."""
     for application in serve.status().applications.values():
@@ -281,3 +295,4 @@ class Ingress:
             self._metrics.ready(False)
         else:
             self._metrics.ready(True)
+        self._backend.encoder_replicas = _running_encoders()

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -123,7 +124,8 @@ class Index:
 
     async def stats(self) -> IndexStats:
         """Counts by type."""
-        return await self._in_search_thread(self._opened().stats)
+        stats = await self._in_search_thread(self._opened().stats)
+        return replace(stats, last_write_at=self._opened_writer().last_commit_at)
 
     def check_health(self) -> None:
         """Serve's health check: a folder that couldn't be opened after a wait needs a restart.

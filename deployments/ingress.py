@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from deployments import __version__
 from deployments.access import Access, describe_access, is_trusted
@@ -27,6 +27,7 @@ from deployments.core.schemas import (
     LiveResponse,
     Problem,
     StatsResponse,
+    as_timestamp,
 )
 from deployments.core.segments import (
     EmbeddingType,
@@ -40,6 +41,7 @@ from deployments.limits import check_text
 from deployments.media_routes import WRITE, MediaBackend, media_routes
 from deployments.moment_routes import moment_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
+from deployments.page_routes import page_routes
 from deployments.problems import add_error_handlers, problem_responses
 from deployments.request_log import Observe, RequestLog
 from deployments.search_routes import BODY, SearchBackend, search_routes
@@ -57,6 +59,11 @@ STRANGERS_CHECK_S = 1.0
 
 class Backend(MediaBackend, SearchBackend, EmbeddingBackend, Protocol):
     """What the routes call; every method raises the service's errors only."""
+
+    @property
+    def encoder_replicas(self) -> int | None:
+        """How many encoders run, as far as is known."""
+        ...
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments; the result has nothing missing."""
@@ -115,6 +122,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     app.include_router(search_routes(backend, settings))
     app.include_router(moment_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
+    app.include_router(page_routes(settings))
 
     @app.get(
         "/stats",
@@ -123,7 +131,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
         summary="Model and number of vectors",
     )
     async def stats() -> StatsResponse:
-        return _stats_response(await backend.stats())
+        return _stats_response(await backend.stats(), backend.encoder_replicas)
 
     unhealthy: dict[int | str, dict[str, Any]] = {
         503: {"model": HealthResponse, "description": "A request could not be served; why"}
@@ -138,7 +146,8 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
             response.status_code = 503
             return HealthResponse(status="unhealthy", reason=f"{error.title}: {error.detail}")
         reason = None if counts.salvage is None else f"Salvage, read-only: {counts.salvage.summary}"
-        return HealthResponse(status="healthy", stats=_stats_response(counts), reason=reason)
+        found = _stats_response(counts, backend.encoder_replicas)
+        return HealthResponse(status="healthy", stats=found, reason=reason)
 
     async def health_status() -> int:
         response = Response()
@@ -161,10 +170,6 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
         """The process answers; says nothing about whether it can search."""
         return LiveResponse()
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs")
-
     _describe_problems(app)
     return app
 
@@ -179,7 +184,7 @@ def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -
         check_text(f"the text of segment {position}", segment.text, settings)
 
 
-def _stats_response(stats: IndexStats) -> StatsResponse:
+def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsResponse:
     return StatsResponse(
         model_name=stats.model.name,
         embedding_dimension=stats.model.dimension,
@@ -191,6 +196,8 @@ def _stats_response(stats: IndexStats) -> StatsResponse:
         indices={
             kind: IndexStatus.model_validate(asdict(state)) for kind, state in stats.indices.items()
         },
+        last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
+        encoder_replicas=encoder_replicas,
     )
 
 

@@ -91,7 +91,7 @@ def main() -> int:
         with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
             writes = key is None or settings.embeddings_api_key is not None
             if writes and client.get("/stats").json()["total_vectors"] == 0:
-                _load_samples(client, options.samples)
+                load_samples(client, options.samples)
             _show_examples(client)
         _show_directions(url, options.log, "" if key is None else ' -H "X-API-Key: …"')
         child.wait()
@@ -218,7 +218,8 @@ def wait_until_ready(
     raise StartError(f"The service isn't ready after {timeout_s:g} s: {reason}")
 
 
-def _load_samples(client: httpx.Client, folder: Path) -> None:
+def load_samples(client: httpx.Client, folder: Path) -> None:
+    """Store the sample segments of a folder."""
     started = time.monotonic()
     loaded = 0
     for embedding_type in ("transcript", "frame", "clip"):
@@ -278,6 +279,7 @@ def _show_directions(url: str, log: Path, header: str) -> None:
     console.print(
         f"""
 The service is up.
+  Search page              {url}/
   API, to read and try     {url}/docs
   A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'{header}
   State of its parts       RAY_AUTH_MODE=token .venv/bin/serve status

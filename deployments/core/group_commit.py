@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from time import time
 from types import TracebackType
 from typing import Protocol
 
@@ -62,6 +63,8 @@ class GroupCommit:
         """Why the last checkpoint could not be written; None if it could."""
         self.checkpoint_failures = 0
         """How often none could be written since the start."""
+        self.last_commit_at: float | None = None
+        """Unix seconds; None if there was none since the start."""
         self._writer = threading.Thread(target=self._write, name="group-commit")
         self._checkpointer = threading.Thread(target=self._checkpoint, name="checkpoint")
         self._writer.start()
@@ -128,6 +131,7 @@ class GroupCommit:
             for _, future in group:
                 future.set_exception(error)
             return
+        self.last_commit_at = time()
         for (_, future), outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, ServiceError):
                 future.set_exception(outcome)

@@ -59,6 +59,8 @@ def segments_json(wanted: SegmentList, page: SegmentPage) -> Json:
                 }
                 for each in page.segments
             ],
+            "start_time": page.span[0],
+            "end_time": page.span[1],
             "next_cursor": None if page.next is None else cursors.packed(key, *page.next),
         }
     )

@@ -11,7 +11,7 @@ from deployments.core.segment_rows import key_of
 from deployments.core.segments import EmbeddingType, Id, Segment
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader, not_as_written
-from deployments.core.time_order import TimeKey, time_keys
+from deployments.core.time_order import TimeKey, time_keys, time_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,14 @@ class ListedSegment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPage:
-    """Segments, and behind which one the next page begins, if there is one."""
+    """Segments, and behind which one the next page begins, if there is one.
+
+    `span` is the first and the last time of all segments on all pages, None where none has one.
+    """
 
     segments: list[ListedSegment]
     next: TimeKey | None
+    span: tuple[float | None, float | None]
 
 
 def media_page(reader: StoreReader, wanted: MediaList) -> MediaPage:
@@ -146,4 +150,5 @@ def segment_page(reader: StoreReader, snapshots: Snapshots, wanted: SegmentList)
     return SegmentPage(
         [found[sequence] for _, _, sequence in shown],
         shown[-1] if len(listed) > wanted.limit else None,
+        time_span(reader, kinds, key),
     )

@@ -38,5 +38,9 @@ class SegmentsResponse(BaseModel):
     """A page of segments."""
 
     segments: list[ListedSegment]
+    start_time: int | float | None = Field(
+        description="The first time of all segments on all pages, in seconds."
+    )
+    end_time: int | float | None = Field(description="The last time of them.")
     next_cursor: str | None = NextCursor
     timestamp: Timestamp = Field(default_factory=now)

@@ -153,7 +153,12 @@ Timestamp = Annotated[str, Field(examples=["2025-11-20T21:00:00Z"])]
 
 def now() -> str:
     """The present time in UTC, to the second, with a `Z`."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return as_timestamp(datetime.now(UTC).timestamp())
+
+
+def as_timestamp(seconds: float) -> str:
+    """A time in Unix seconds as all responses write it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class EmbedResponse(BaseModel):
@@ -225,6 +230,14 @@ class StatsResponse(Stats):
     """Stats at a time."""
 
     indices: dict[EmbeddingType, IndexStatus] = Field(default_factory=dict)
+    last_write: Timestamp | None = Field(
+        default=None,
+        description="When something was stored or removed last; null if nothing was since the "
+        "index started.",
+    )
+    encoder_replicas: int | None = Field(
+        default=None, description="Encoders that run, as seen in the last 15 s; null if unknown."
+    )
     timestamp: Timestamp = Field(default_factory=now)
 
 

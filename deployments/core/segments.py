@@ -259,3 +259,5 @@ class IndexStats:
     """What is left, if a damaged store is only searched."""
     indices: dict[EmbeddingType, IndexState] = field(default_factory=dict, compare=False)
     """How each type is searched. Changes by itself, so it doesn't count when comparing."""
+    last_write_at: float | None = field(default=None, compare=False)
+    """Unix seconds of the last commit since the start."""

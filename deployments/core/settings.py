@@ -24,9 +24,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.core.api_keys import ApiKeys, split_keys
 from deployments.core.errors import SettingsError
+from deployments.core.media_url import check_template
 from deployments.core.segments import EmbeddingType, IndexType
 
-PREFIXES = ("EMBEDDING_", "EMBEDDINGS_", "FAISS_")
+PREFIXES = ("EMBEDDING_", "EMBEDDINGS_", "FAISS_", "MEDIA_URL_TEMPLATE")
 """Environment variables that begin so are taken for settings of this service."""
 
 FOREIGN_PREFIXES = ("EMBEDDINGS_SERVICE_",)
@@ -112,6 +113,8 @@ class Settings(BaseSettings):
     embeddings_api_key: Keys | None = None
     embeddings_read_only_api_key: Keys | None = None
     embeddings_allow_anonymous: bool = False
+
+    media_url_template: Annotated[str, AfterValidator(check_template)] | None = None
 
     @model_validator(mode="after")
     def _check_access(self) -> Self:

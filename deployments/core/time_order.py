@@ -1,5 +1,7 @@
 """A media item's segments in the order of their times."""
 
+from collections.abc import Sequence
+
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
@@ -26,6 +28,25 @@ def time_keys(reader: StoreReader, kind: EmbeddingType, media_key: str) -> list[
                 (kind.value, media_key),
             )
         ]
+
+
+def time_span(
+    reader: StoreReader, kinds: Sequence[EmbeddingType], media_key: str
+) -> tuple[float | None, float | None]:
+    """The first and the last time that a media item's segments of these types have, if any."""
+    firsts, lasts = [], []
+    with translated("Cannot list the segments of the store"):
+        for kind in kinds:
+            first, last = reader.connection.execute(
+                "SELECT min(coalesce(start_time, end_time)), max(coalesce(end_time, start_time)) "
+                "FROM segments INDEXED BY segments_by_name "
+                "WHERE embedding_type=? AND CAST(media_item_id AS TEXT)=?",
+                (kind.value, media_key),
+            ).fetchone()
+            if first is not None:
+                firsts.append(first)
+                lasts.append(last)
+    return min(firsts, default=None), max(lasts, default=None)
 
 
 def neighbours(

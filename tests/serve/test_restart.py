@@ -143,6 +143,7 @@ def test_make_run_loads_samples_shows_examples_and_stops_on_ctrl_c(tmp_path):
         assert process.wait(30) == 0
     assert "Loaded 569 sample segments" in printed
     assert "relative strength index overbought" in printed
+    assert f"Search page              {service.url}/\n" in printed
     assert f"{service.url}/docs" in printed
     deadline = time.monotonic() + 10
     while any(process.is_running() for process in family) and time.monotonic() < deadline:

@@ -44,12 +44,15 @@ STATS = IndexStats(
     indices={
         EmbeddingType.TRANSCRIPT: IndexState(IndexType.AUTO, IndexType.PQ, 3, 2, 4, True, 0.5, 0.98)
     },
+    last_write_at=1763672400.9,
 )
 HIT = Hit(0.75, 9, 1, Segment(2, "RSI above 70", 3.5, 7.2, {"ticker": "SPY", "tags": ["rsi"]}))
 
 
 class RecordingBackend:
     """Answers with what it was given and keeps what it was asked."""
+
+    encoder_replicas = 2
 
     def __init__(self):
         self.asked = []
@@ -312,6 +315,8 @@ def test_stats_and_health(client, backend):
                 "recall_at_10": 0.98,
             }
         },
+        "last_write": "2025-11-20T21:00:00Z",
+        "encoder_replicas": 2,
     }
     stats = client.get("/stats").json()
     assert stats.pop("timestamp")

@@ -93,10 +93,19 @@ def check(index: Index, everything: dict[EmbeddingType, list[Stored]], draw: Dra
         listed = sorted((each for each in mine if kind in (None, each[0])), key=_place)
         found = [(one, each.segment) for one, each in listed]
         assert segment_pages(index, media, limit, kind) == in_pages(found, limit)
+        times = [_times(each) for _, each in listed if any(t is not None for t in _times(each))]
+        span = (min((first for first, _ in times), default=None),)
+        span += (max((last for _, last in times), default=None),)
+        assert index.reads.segments(SegmentList(media, 1, kind)).span == span
 
 
 def _number(stored: Stored) -> int:
     return stored.number
+
+
+def _times(stored: Stored) -> tuple[float | None, float | None]:
+    start, end = stored.segment.start_time, stored.segment.end_time
+    return (end if start is None else start, start if end is None else end)
 
 
 def _place(each: tuple[EmbeddingType, Stored]) -> tuple[bool, float, int]:
@@ -254,5 +263,5 @@ def test_cursors_hold_any_place(media: Id, time: float) -> None:
     page = json.loads(media_json(item, MediaPage([], str(media))))
     assert media_after(page["next_cursor"], None) == str(media)
     wanted = SegmentList(media, 1, TRANSCRIPT)
-    page = json.loads(segments_json(wanted, SegmentPage([], (False, time, 3))))
+    page = json.loads(segments_json(wanted, SegmentPage([], (False, time, 3), (time, None))))
     assert segments_after(page["next_cursor"], media, TRANSCRIPT) == (False, time, 3)

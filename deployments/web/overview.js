@@ -1,0 +1,118 @@
+/** What the service holds, and what it is doing. */
+
+import { Refused, call, key } from "./api.js";
+import { byId, make } from "./elements.js";
+import { TYPES, ago, count } from "./text.js";
+
+const OPEN_MS = 5_000;
+const CLOSED_MS = 30_000;
+const INGEST_S = 30;
+
+const toggle = byId("overview-toggle");
+const panel = byId("overview");
+let timer = null;
+let health = null;
+
+/** Keep the overview fresh while the page is seen; `told` hears each number of vectors. */
+export function startOverview(told) {
+  const refresh = async () => {
+    clearTimeout(timer);
+    if (!document.hidden) await load(told);
+    timer = setTimeout(refresh, panel.hidden ? CLOSED_MS : OPEN_MS);
+  };
+  toggle.addEventListener("click", () => {
+    const open = panel.hidden;
+    panel.hidden = !open;
+    toggle.setAttribute("aria-expanded", String(open));
+    health = null;
+    if (open) refresh();
+  });
+  panel.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    toggle.click();
+    toggle.focus();
+  });
+  document.addEventListener("visibilitychange", refresh);
+  refresh();
+  return refresh;
+}
+
+async function load(told) {
+  try {
+    const stats = await call("stats");
+    // An encode and a search for real: once each time that somebody looks.
+    if (!panel.hidden) health ??= await call("health");
+    light("good", `${count(stats.total_vectors, "segment")}${isIngesting(stats) ? ", storing" : ""}`);
+    byId("overview-body").replaceChildren(...contents(stats));
+    told(stats.total_vectors);
+  } catch (error) {
+    const locked = error instanceof Refused && error.problem.status === 401;
+    light(locked ? "unknown" : "bad", locked ? "Locked" : "Not available");
+    const why = locked ? "It needs an API key." : error.message;
+    byId("overview-body").replaceChildren(make("p", {}, why));
+  }
+}
+
+function light(kind, summary) {
+  byId("light").className = `light ${kind}`;
+  byId("summary").textContent = summary;
+}
+
+const writtenAgo = (stats) => (Date.parse(stats.timestamp) - Date.parse(stats.last_write)) / 1000;
+const isIngesting = (stats) => stats.last_write !== null && writtenAgo(stats) <= INGEST_S;
+
+function contents(stats) {
+  const fact = (name, value, more) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, value, more ? make("small", {}, more) : null));
+  const facts = make(
+    "dl",
+    { class: "facts" },
+    ...Object.entries(TYPES).map(([type, name]) =>
+      fact(`${name}s`, stats[`${type}_vectors`].toLocaleString("en")),
+    ),
+    fact("Model", stats.model_name, `${stats.embedding_dimension} dimensions`),
+    fact("Ingest", ...ingest(stats)),
+    fact("Encoders", stats.encoder_replicas ?? "unknown", stats.encoder_replicas === null ? null : "running"),
+    fact("Health", health?.status ?? "…", health?.reason),
+  );
+  const forget = make("button", { type: "button", class: "plain" }, "Forget the API key");
+  forget.addEventListener("click", () => {
+    key.forget();
+    location.reload();
+  });
+  return [facts, indices(stats), key.get() === null ? "" : make("p", {}, forget)];
+}
+
+function ingest(stats) {
+  if (stats.last_write === null) return ["idle", "nothing stored since the start"];
+  return [isIngesting(stats) ? "in progress" : "idle", `last write ${ago(writtenAgo(stats))}`];
+}
+
+function indices(stats) {
+  const head = ["Index", "Type", "Segments", "State", "Recall@10"];
+  const rows = Object.entries(stats.indices).map(([type, index]) => {
+    const [state, recall] = [stateOf(index), index.recall_at_10];
+    const cells = [index.type, index.rows.toLocaleString("en"), state, recall === null ? "exact" : recall.toFixed(2)];
+    return make("tr", {}, make("th", { scope: "row" }, `${TYPES[type]}s`), ...cells.map((cell) => make("td", {}, cell)));
+  });
+  return make(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Indices" },
+    make(
+      "table",
+      {},
+      make("thead", {}, make("tr", {}, ...head.map((name) => make("th", { scope: "col" }, name)))),
+      make("tbody", {}, ...rows),
+    ),
+  );
+}
+
+function stateOf(index) {
+  if (index.building) {
+    const share = index.build_progress;
+    return share === null ? "building" : `building, ${Math.round(share * 100)} %`;
+  }
+  const fresh = index.rows - index.main_rows;
+  return index.main_rows === 0 || fresh <= 0 ? "ready" : `ready, ${count(fresh, "new one")} scanned`;
+}

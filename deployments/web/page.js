@@ -1,0 +1,203 @@
+/** Binds the parts: what is typed and chosen, the URL, the search, and what is shown. */
+
+import { call } from "./api.js";
+import { byId, make } from "./elements.js";
+import { clearNotice, showError, showNothing, showWelcome } from "./notices.js";
+import { startOverview } from "./overview.js";
+import { showResults } from "./results.js";
+import { search } from "./search.js";
+import { NO_FILTERS, filtersOf, fromUrl, pairOf, toUrl } from "./state.js";
+import { secondsOf } from "./text.js";
+
+const PAUSE_MS = 180;
+
+const form = byId("search");
+const box = byId("query");
+const results = byId("results");
+let state = fromUrl(location.search);
+let running = null;
+let timer = null;
+let total = null;
+let failed = false;
+
+function showState() {
+  if (box.value !== state.q) box.value = state.q;
+  for (const name of ["type", "mode"]) form.elements[name].value = state[name];
+  for (const name of ["min", "k", "media", "from", "to"]) byId(name).value = state[name];
+  byId("min-shown").textContent = Number(state.min).toFixed(2);
+  for (const name of ["from", "to"]) {
+    byId(name).setAttribute("aria-invalid", String(Number.isNaN(secondsOf(state[name]))));
+  }
+  const filters = filtersOf(state);
+  byId("active").replaceChildren(...filters.map(chip));
+  byId("filter-count").hidden = filters.length === 0;
+  byId("filter-count").textContent = filters.length;
+  document.title = state.q.trim() ? `${state.q.trim()} – Search` : "Search";
+}
+
+function chip([text, removal]) {
+  const remove = make("button", { type: "button", "aria-label": `Remove ${text}` }, "×");
+  remove.addEventListener("click", () => {
+    change(removal);
+    byId("filters-toggle").focus();
+  });
+  return make("li", {}, text, remove);
+}
+
+/** Take a change into the URL and search. What is only typed replaces what was typed before. */
+function change(changes, { typed = false } = {}) {
+  state = { ...state, ...changes };
+  const url = toUrl(state);
+  if (url !== location.pathname + location.search && url !== location.search) {
+    if (typed && history.state?.typed) history.replaceState({ typed }, "", url);
+    else history.pushState({ typed }, "", url);
+  } else if (!typed) {
+    history.replaceState({ typed }, "", url);
+  }
+  showState();
+  run();
+}
+
+async function run() {
+  clearTimeout(timer);
+  running?.abort();
+  if (!state.q.trim() || ["from", "to"].some((name) => Number.isNaN(secondsOf(state[name])))) {
+    done();
+    if (!state.q.trim()) showWelcome(total);
+    return;
+  }
+  const mine = (running = new AbortController());
+  byId("progress").hidden = false;
+  results.setAttribute("aria-busy", "true");
+  try {
+    const found = await search(state, mine.signal);
+    if (mine.signal.aborted) return;
+    failed = false;
+    clearNotice();
+    byId("status").textContent = showResults(found, change);
+    if (found.groups.length === 0) {
+      showNothing(state, filtersOf(state).length > 0, change);
+      byId("status").textContent = "Nothing found";
+    }
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    failed = true;
+    byId("status").textContent = "";
+    showError(error, retry);
+    refreshOverview();
+  }
+  done();
+}
+
+function done() {
+  running = null;
+  byId("progress").hidden = true;
+  results.removeAttribute("aria-busy");
+}
+
+function retry() {
+  refreshOverview();
+  run();
+}
+
+box.addEventListener("input", () => {
+  clearTimeout(timer);
+  timer = setTimeout(() => change({ q: box.value }, { typed: true }), PAUSE_MS);
+});
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  change({ q: box.value });
+});
+form.addEventListener("change", (event) => {
+  const { name, value } = event.target;
+  if (name === "min" || name === "k") change({ [name]: Number(value) });
+  else if (name in state && name !== "q") change({ [name]: value });
+});
+byId("min").addEventListener("input", (event) => {
+  byId("min-shown").textContent = Number(event.target.value).toFixed(2);
+});
+
+byId("filters-toggle").addEventListener("click", async () => {
+  const open = byId("filters").hidden;
+  showFilters(open);
+  if (open && byId("media-items").childElementCount === 0) {
+    const page = await call("media?limit=1000").catch(() => ({ media: [] }));
+    byId("media-items").replaceChildren(
+      ...page.media.map((each) => make("option", { value: String(each.media_item_id) })),
+    );
+  }
+});
+byId("filters-clear").addEventListener("click", () => change(NO_FILTERS));
+byId("filters").addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    event.stopPropagation();
+    showFilters(false);
+    byId("filters-toggle").focus();
+  } else if (event.key === "Enter" && event.target === byId("meta")) {
+    event.preventDefault();
+    addMeta();
+  }
+});
+byId("meta-add").addEventListener("click", addMeta);
+
+function showFilters(open) {
+  byId("filters").hidden = !open;
+  byId("filters-toggle").setAttribute("aria-expanded", String(open));
+}
+
+function addMeta() {
+  const field = byId("meta");
+  const pair = pairOf(field.value);
+  byId("meta-problem").hidden = pair !== null;
+  field.setAttribute("aria-invalid", String(pair === null));
+  if (pair === null) {
+    byId("meta-problem").textContent = "It takes a name, = and a value, such as ticker=SPY.";
+    return;
+  }
+  const text = pair.join("=");
+  field.value = "";
+  change({ meta: [...state.meta.filter((each) => each !== text), text] });
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input:not([type=radio]):not([type=range]), textarea, select");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    box.focus();
+    box.select();
+  } else if (event.key === "Escape") {
+    if (event.target !== box) box.focus();
+    else if (box.value) {
+      event.preventDefault();
+      change({ q: "" });
+    }
+  } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    moveTo(event, event.key === "ArrowDown" ? 1 : -1);
+  }
+});
+
+function moveTo(event, step) {
+  const hits = [...results.querySelectorAll(".hit")];
+  const at = hits.indexOf(event.target.closest(".hit"));
+  if (at < 0 && !(event.target === box && step > 0)) return;
+  const next = at + step;
+  if (next >= hits.length) return;
+  event.preventDefault();
+  if (next < 0) box.focus();
+  else hits[next].focus();
+}
+
+window.addEventListener("popstate", () => {
+  state = fromUrl(location.search);
+  showState();
+  run();
+});
+window.addEventListener("online", () => failed && retry());
+
+const refreshOverview = startOverview((number) => {
+  const first = total === null;
+  total = number;
+  if (!state.q.trim() && (first || number === 0)) showWelcome(total);
+});
+showState();
+run();

@@ -1,0 +1,101 @@
+/** What is searched: as the page's URL, and as the API's request. */
+
+import { secondsOf } from "./text.js";
+
+export const DEFAULTS = { q: "", type: "transcript", mode: "semantic", min: 0, k: 20 };
+const TYPES = ["transcript", "frame", "clip", "all"];
+const MODES = ["semantic", "keyword", "hybrid"];
+export const SIZES = [5, 10, 20, 50, 100];
+
+export function fromUrl(search) {
+  const given = new URLSearchParams(search);
+  const min = Number(given.get("min"));
+  const k = Number(given.get("k"));
+  return {
+    q: given.get("q") ?? "",
+    type: TYPES.includes(given.get("type")) ? given.get("type") : DEFAULTS.type,
+    mode: MODES.includes(given.get("mode")) ? given.get("mode") : DEFAULTS.mode,
+    min: min > 0 && min <= 1 ? min : DEFAULTS.min,
+    k: SIZES.includes(k) ? k : DEFAULTS.k,
+    media: given.get("media") ?? "",
+    from: given.get("from") ?? "",
+    to: given.get("to") ?? "",
+    meta: given.getAll("meta").filter((each) => pairOf(each) !== null),
+  };
+}
+
+export function toUrl(state) {
+  const shown = new URLSearchParams();
+  for (const [name, value] of Object.entries(state)) {
+    if (name === "meta") value.forEach((each) => shown.append(name, each));
+    else if (value !== "" && value !== DEFAULTS[name]) shown.set(name, value);
+  }
+  const query = shown.toString();
+  return query ? `?${query}` : location.pathname;
+}
+
+/** The name and the value of "name=value"; null of anything else. */
+export function pairOf(text) {
+  const place = text.indexOf("=");
+  const [name, value] = [text.slice(0, place).trim(), text.slice(place + 1).trim()];
+  return place > 0 && name && value && !name.startsWith("$") ? [name, value] : null;
+}
+
+export const NO_FILTERS = { min: 0, media: "", from: "", to: "", meta: [] };
+
+/** Each filter in force: what it says, and the change that removes it. */
+export function filtersOf(state) {
+  const [media, from, to] = [state.media.trim(), state.from.trim(), state.to.trim()];
+  const found = [];
+  if (state.min > 0) found.push([`similarity ≥ ${state.min.toFixed(2)}`, { min: 0 }]);
+  if (media) found.push([`media item ${media}`, { media: "" }]);
+  if (from || to) {
+    found.push([[from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" "), { from: "", to: "" }]);
+  }
+  for (const each of state.meta) {
+    found.push([each, { meta: state.meta.filter((other) => other !== each) }]);
+  }
+  return found;
+}
+
+/** The path and the body of the request; a search for all types is three that are sent as one. */
+export function requestOf(state, more = {}) {
+  if (state.type === "all") {
+    const queries = ["transcript", "frame", "clip"].map((type) => bodyOf(state, type, more));
+    return { path: "search/batch", body: { queries } };
+  }
+  return { path: "search", body: bodyOf(state, state.type, more) };
+}
+
+function bodyOf(state, type, more) {
+  const body = { query: state.q, embedding_type: type, top_k: state.k, mode: state.mode };
+  if (state.min > 0) body.min_similarity = state.min;
+  const filter = filterOf(state);
+  if (Object.keys(filter).length) body.filter = filter;
+  body.highlight = true;
+  if (state.mode !== "semantic") body.explain = true;
+  return { ...body, ...more };
+}
+
+function filterOf(state) {
+  const filter = Object.create(null);
+  const media = state.media.split(",").map((each) => each.trim()).filter(Boolean);
+  if (media.length) filter.media_item_id = { $in: media };
+  const [from, to] = [secondsOf(state.from), secondsOf(state.to)];
+  if (from !== null || to !== null) {
+    filter.$time = { ...(from !== null && { from }), ...(to !== null && { to }) };
+  }
+  for (const [name, value] of state.meta.map(pairOf)) {
+    filter[name] ??= { $in: [] };
+    filter[name].$in.push(...readings(value));
+  }
+  return filter;
+}
+
+/** In metadata, 30 and "30" differ, and here nobody can tell which is meant. */
+function readings(value) {
+  if (value === "true" || value === "false") return [value, value === "true"];
+  const number = Number(value);
+  const exact = /^-?\d+(\.\d+)?$/.test(value) && Math.abs(number) <= Number.MAX_SAFE_INTEGER;
+  return exact ? [value, number] : [value];
+}
