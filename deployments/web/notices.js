@@ -31,6 +31,11 @@ export function showWelcome(total) {
   );
 }
 
+export function showWrongTime(time) {
+  const advice = `“${time}” is no time: write seconds, mm:ss or h:mm:ss.`;
+  show("empty", "The filter can't be read", make("p", {}, advice));
+}
+
 export function showNothing(state, filters, change) {
   const hints = [];
   const button = (label, changes) =>

@@ -13,11 +13,14 @@ const panel = byId("overview");
 let timer = null;
 let health = null;
 
-/** Keep the overview fresh while the page is seen; `told` hears each number of vectors. */
-export function startOverview(told) {
+/** Keep the overview fresh while the page is seen.
+ *
+ * `listener.counted` hears the number of segments, `listener.locked` that there is no good key.
+ */
+export function startOverview(listener) {
   const refresh = async () => {
     clearTimeout(timer);
-    if (!document.hidden) await load(told);
+    if (!document.hidden) await load(listener);
     timer = setTimeout(refresh, panel.hidden ? CLOSED_MS : OPEN_MS);
   };
   toggle.addEventListener("click", () => {
@@ -38,19 +41,20 @@ export function startOverview(told) {
   return refresh;
 }
 
-async function load(told) {
+async function load(listener) {
   try {
     const stats = await call("stats");
     // An encode and a search for real: once each time that somebody looks.
     if (!panel.hidden) health ??= await call("health");
     light("good", `${count(stats.total_vectors, "segment")}${isIngesting(stats) ? ", storing" : ""}`);
     byId("overview-body").replaceChildren(...contents(stats));
-    told(stats.total_vectors);
+    listener.counted(stats.total_vectors);
   } catch (error) {
     const locked = error instanceof Refused && error.problem.status === 401;
     light(locked ? "unknown" : "bad", locked ? "Locked" : "Not available");
     const why = locked ? "It needs an API key." : error.message;
     byId("overview-body").replaceChildren(make("p", {}, why));
+    if (locked) listener.locked(error);
   }
 }
 
@@ -92,8 +96,7 @@ function ingest(stats) {
 function indices(stats) {
   const head = ["Index", "Type", "Segments", "State", "Recall@10"];
   const rows = Object.entries(stats.indices).map(([type, index]) => {
-    const [state, recall] = [stateOf(index), index.recall_at_10];
-    const cells = [index.type, index.rows.toLocaleString("en"), state, recall === null ? "exact" : recall.toFixed(2)];
+    const cells = [index.type, index.rows.toLocaleString("en"), stateOf(index), recallOf(index)];
     return make("tr", {}, make("th", { scope: "row" }, `${TYPES[type]}s`), ...cells.map((cell) => make("td", {}, cell)));
   });
   return make(
@@ -106,6 +109,11 @@ function indices(stats) {
       make("tbody", {}, ...rows),
     ),
   );
+}
+
+function recallOf(index) {
+  if (index.type === "flat") return "exact";
+  return index.recall_at_10 === null ? "not measured" : index.recall_at_10.toFixed(2);
 }
 
 function stateOf(index) {

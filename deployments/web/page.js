@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { byId, make } from "./elements.js";
-import { clearNotice, showError, showNothing, showWelcome } from "./notices.js";
+import { clearNotice, showError, showNothing, showWelcome, showWrongTime } from "./notices.js";
 import { startOverview } from "./overview.js";
 import { showResults } from "./results.js";
 import { search } from "./search.js";
@@ -46,7 +46,7 @@ function chip([text, removal]) {
 
 /** Take a change into the URL and search. What is only typed replaces what was typed before. */
 function change(changes, { typed = false } = {}) {
-  state = { ...state, ...changes };
+  state = { ...state, q: box.value, ...changes };
   const url = toUrl(state);
   if (url !== location.pathname + location.search && url !== location.search) {
     if (typed && history.state?.typed) history.replaceState({ typed }, "", url);
@@ -61,9 +61,12 @@ function change(changes, { typed = false } = {}) {
 async function run() {
   clearTimeout(timer);
   running?.abort();
-  if (!state.q.trim() || ["from", "to"].some((name) => Number.isNaN(secondsOf(state[name])))) {
+  const wrong = [state.from, state.to].find((time) => Number.isNaN(secondsOf(time)));
+  if (!state.q.trim() || wrong !== undefined) {
     done();
-    if (!state.q.trim()) showWelcome(total);
+    byId("status").textContent = "";
+    if (state.q.trim()) showWrongTime(wrong);
+    else showWelcome(total);
     return;
   }
   const mine = (running = new AbortController());
@@ -194,10 +197,16 @@ window.addEventListener("popstate", () => {
 });
 window.addEventListener("online", () => failed && retry());
 
-const refreshOverview = startOverview((number) => {
-  const first = total === null;
-  total = number;
-  if (!state.q.trim() && (first || number === 0)) showWelcome(total);
+const refreshOverview = startOverview({
+  counted(number) {
+    const changed = total === null || (total === 0) !== (number === 0);
+    total = number;
+    if (!state.q.trim() && changed) showWelcome(total);
+  },
+  locked(error) {
+    total = null;
+    if (!state.q.trim() && byId("key") === null) showError(error, retry);
+  },
 });
 showState();
 run();
