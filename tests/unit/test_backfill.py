@@ -328,6 +328,51 @@ async def test_replace_leaves_exactly_the_source(
     assert len(backfill.quarantined) == 251 + 2
 
 
+async def fail_at(backfill: Backfill, media_item: str, *sources: str, **options: Any) -> None:
+    """Run until the service is asked for a media item, when everything before it is stored."""
+    answer = FakeService.embed
+
+    async def embed(upsert: Any) -> Any:
+        if str(upsert.media_item_id) == media_item:
+            raise StoreDamaged("page 7 is damaged")
+        return await answer(backfill.service, upsert)
+
+    backfill.service.embed = embed  # type: ignore[method-assign]
+    with pytest.raises(StoreDamaged):
+        await backfill.run(*sources, progress=True, **options)
+    del backfill.service.embed
+
+
+@pytest.mark.parametrize("files", [1, 2])
+async def test_after_a_stop_no_media_item_replaces_what_was_stored_of_it(
+    backfill: Backfill, files: int
+) -> None:
+    rows = [row(1, 1), row(1, 2), row(2, 1), row(1, 3)]
+    backfill.write_rows("1.jsonl", rows[:2] if files == 2 else rows)
+    backfill.write_rows("2.jsonl", rows[2:] if files == 2 else [])
+    await fail_at(backfill, "2", "*.jsonl", replace=True)
+    assert backfill.service.texts() == texts(rows[:2])
+    assert await backfill.run("*.jsonl", replace=True, progress=True) == 2
+    assert backfill.service.texts() == texts(rows[:3])
+    (reason,) = backfill.reasons.values()
+    assert reason.startswith("media_item_id: 1 came before, with other rows between")
+    calls = len(backfill.service.calls)
+    assert await backfill.run("*.jsonl", replace=True, progress=True) == 2
+    assert len(backfill.service.calls) == calls
+
+
+async def test_what_goes_on_with_a_replaced_media_item_of_an_earlier_run_is_put_aside(
+    backfill: Backfill,
+) -> None:
+    backfill.write_rows("1.jsonl", [row(1, 1)])
+    backfill.write_rows("2.jsonl", [row(1, 2), row(1, 3), row(2, 1)])
+    assert await backfill.run("1.jsonl", replace=True, progress=True) == 0
+    assert await backfill.run("[12].jsonl", replace=True, progress=True) == 2
+    assert backfill.service.texts() == texts([row(1, 1), row(2, 1)])
+    assert list(backfill.reasons) == [("2.jsonl", 1), ("2.jsonl", 2)]
+    assert all("an earlier run has done rows of 1" in each for each in backfill.reasons.values())
+
+
 async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfill) -> None:
     backfill.write_rows("old.jsonl", [row(1, number) for number in range(5)])
     await backfill.run("old.jsonl")
