@@ -160,7 +160,7 @@ class _Run:
 
     def _matters(self, file: SourceFile) -> bool:
         """Whether what becomes of other rows depends on those that an earlier run has done."""
-        return self._plan.replace
+        return self._plan.replace or file.name in self._shared_names
 
     async def _rows(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
         file, before = progress.file, progress.before

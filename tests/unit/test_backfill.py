@@ -152,6 +152,29 @@ async def test_files_of_one_name_do_not_replace_each_other(backfill: Backfill) -
     assert "rows.jsonl would be the same" in backfill.reasons["b/rows.jsonl", 1]
 
 
+@pytest.mark.parametrize("before", ["a", "b"])
+async def test_files_of_one_name_do_not_replace_each_other_after_a_stop(
+    backfill: Backfill, before: str
+) -> None:
+    backfill.write_rows("a/rows.jsonl", [{"media_item_id": 1, "text": "a"}, row(9, 9)])
+    backfill.write_rows("b/rows.jsonl", [{"media_item_id": n, "text": "b"} for n in (1, 2)])
+    expected = {("1", "rows.jsonl:1"): before}
+    if before == "a":
+        await fail_at(backfill, "9", "a")
+    else:
+        await backfill.run("b", progress=True)
+        expected["2", "rows.jsonl:2"] = "b"
+    assert backfill.service.texts() == expected
+    order = ("a", "b") if before == "a" else ("b", "a")
+    assert await backfill.run(*order, progress=True) == 2
+    assert backfill.service.texts() == {
+        ("1", "rows.jsonl:1"): before,
+        ("2", "rows.jsonl:2"): "b",
+        ("9", "9"): "text 9 of 9",
+    }
+    assert len(backfill.reasons) == 1
+
+
 async def test_calls_hold_many_segments_of_one_media_item_and_several_are_in_flight(
     backfill: Backfill,
 ) -> None:
