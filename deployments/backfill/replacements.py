@@ -23,13 +23,15 @@ class Replacements:
     """Collects a media item's segments, which have to stand next to each other in the source.
 
     A media item is replaced in one step or not at all: not if it has more than `MOST_SEGMENTS`,
-    and not by what comes of it later. Of two rows with the same id the first one counts.
+    not if a row is missing that may be one of it, and not by what comes of it later. Of two rows
+    with the same id the first one counts.
     """
 
     def __init__(self) -> None:
         self._media_item: str | None = None
         self._items: dict[str, Item] = {}
         self._obstacle: str | None = None
+        self._missing: str | None = None
         self._seen: set[str] = set()
 
     def add(self, item: Item) -> Iterator[Call | Unreplaceable]:
@@ -64,14 +66,22 @@ class Replacements:
             yield Call(tuple(self._items.values()), replace=True)
         self._clear()
 
-    def abandon(self, reason: str) -> Iterator[Unreplaceable]:
-        """What is left, if it may not be the whole media item."""
+    def miss(self, media_item_id: Id | None, what: str) -> Iterator[Call | Unreplaceable]:
+        """Take note of rows that can't be used; yields as `add`.
+
+        If nobody knows whose they are, they may be of the media item before them or after them.
+        """
+        reason = f"media_item_id: {what}, so that the others may not be the whole media item"
+        if media_item_id is not None:
+            yield from self._begin(media_item_id)
+        else:
+            self._missing = reason
         yield from self._abandon(reason)
-        self._clear()
 
     def _begin(self, media_item_id: Id) -> Iterator[Call]:
         """Go on to a media item, if it isn't the one that is collected."""
         media_item = str(media_item_id)
+        missing, self._missing = self._missing, None
         if media_item == self._media_item:
             return
         yield from self.rest()
@@ -81,6 +91,8 @@ class Replacements:
                 f"media_item_id: {media_item_id!r} came before, with other rows between; "
                 "rows of a media item that is replaced have to stand next to each other"
             )
+        else:
+            self._obstacle = missing
         self._seen.add(media_item)
 
     def _abandon(self, reason: str) -> Iterator[Unreplaceable]:

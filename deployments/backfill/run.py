@@ -21,7 +21,7 @@ from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, sho
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
 from deployments.backfill.tally import Tally
-from deployments.core.segments import UpsertResult
+from deployments.core.segments import Id, UpsertResult
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
@@ -178,7 +178,7 @@ class _Run:
                 again = again - len(rows) if rows else 0
                 self._show_fraction(reader.bytes_read())
                 for row in rows:
-                    await self._pass_over(row)
+                    await self._pass_over(file, row)
             while self._rows_left and not before.finished:
                 rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
                 if not rows:
@@ -195,14 +195,21 @@ class _Run:
             self._tally.unreadable_files += 1
             self._quarantine.add(file.url, None, str(error))
             self._report.quarantined(file.url, None, str(error))
-            if isinstance(self._groups, Replacements):
-                reason = "its file can't be read to its end, so that it may not be the whole item"
-                for abandoned in self._groups.abandon(f"media_item_id: {reason}"):
-                    await self._send(abandoned)
+            await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
 
-    async def _pass_over(self, read: Read) -> None:
-        if isinstance(self._groups, Replacements) and not isinstance(read, BadRow):
+    async def _pass_over(self, file: SourceFile, read: Read) -> None:
+        if isinstance(read, BadRow):
+            await self._miss_row(file, read)
+        elif isinstance(self._groups, Replacements):
             for call in self._groups.pass_over(read[1]):
+                await self._send(call)
+
+    async def _miss_row(self, file: SourceFile, row: BadRow) -> None:
+        await self._miss(row.media_item_id, f"row {row.number} of {file.url} can't be used")
+
+    async def _miss(self, media_item_id: Id | None, what: str) -> None:
+        if isinstance(self._groups, Replacements):
+            for call in self._groups.miss(media_item_id, what):
                 await self._send(call)
 
     async def _row(self, progress: FileProgress, read: Read) -> None:
@@ -211,6 +218,7 @@ class _Run:
         if isinstance(read, BadRow):
             progress.finish(index, quarantined=True)
             self._put_aside(progress.file.url, read.number, read.reason, shown(read.raw))
+            await self._miss_row(progress.file, read)
             return
         row, media_item_id, segment = read
         chars = len(row.raw if isinstance(row.raw, str) else str(row.raw))

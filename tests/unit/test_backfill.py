@@ -396,6 +396,69 @@ async def test_what_goes_on_with_a_replaced_media_item_of_an_earlier_run_is_put_
     assert all("an earlier run has done rows of 1" in each for each in backfill.reasons.values())
 
 
+NOT_JSON = '{"media_item_id": 1, "id": 9, "text": "cut o'
+
+
+@pytest.mark.parametrize(
+    ("lines", "replaced"),
+    [
+        # A row of 2 that is no segment.
+        ([row(1, "n"), row(2, "n"), row(2, 9, " "), row(2, "m"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, 9, " "), row(2, "n"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, "n"), row(2, 9, " "), row(3, "n")], "13"),
+        # A row that may be anyone's, among rows of 2, and between two media items.
+        ([row(1, "n"), row(2, "n"), NOT_JSON, row(2, "m"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, "n"), NOT_JSON, row(3, "n")], "1"),
+        ([NOT_JSON, row(1, "n"), row(2, "n"), row(3, "n")], "23"),
+        ([row(1, "n"), row(2, "n"), row(3, "n"), {"id": 9, "text": "nobody's"}], "12"),
+    ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_media_item_without_one_of_its_rows_is_not_replaced(
+    backfill: Backfill, lines: list[Any], replaced: str, stopped: bool
+) -> None:
+    old = [row(item, "old") for item in (1, 2, 3)]
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    backfill.write(
+        "new.jsonl",
+        "".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in lines),
+    )
+    if stopped:
+        # As after a kill: what the first line was is only known from reading it again.
+        await backfill.run("new.jsonl", replace=True, progress=True, limit=1)
+    code = await backfill.run("new.jsonl", replace=True, progress=stopped)
+    assert code == 2
+    new = [each for each in lines if isinstance(each, dict) and each["id"] != 9]
+    kept = [each for each in old if str(each["media_item_id"]) not in replaced]
+    sent = [each for each in new if str(each["media_item_id"]) in replaced]
+    assert backfill.service.texts() == texts([*kept, *sent])
+    assert {number for _, number in backfill.reasons} == {
+        number for number, each in enumerate(lines, 1) if each not in sent
+    }
+    others = [each for each in backfill.reasons.values() if "whole media item" in each]
+    assert len(others) == len(new) - len(sent)
+    assert all("new.jsonl can't be used" in each for each in others)
+
+
+async def test_a_damaged_subtitle_file_costs_its_own_media_item_only(backfill: Backfill) -> None:
+    cue = "00:01,0 --> 00:02,0\n{}\n\n"
+    for name in "abc":
+        backfill.write(f"{name}.srt", cue.format("old") + "3\n")
+    backfill.write("b.srt", cue.format("old") + cue.format("gone"))
+    await backfill.run("*.srt")
+    backfill.write("b.srt", cue.format("new") + "0:0x --> 00:03\ngone\n")
+    for name in "ac":
+        backfill.write(f"{name}.srt", cue.format("new"))
+    assert await backfill.run("*.srt", replace=True) == 2
+    assert backfill.service.texts() == {
+        ("a", "a.srt:1"): "new",
+        ("b", "b.srt:1"): "old",
+        ("b", "b.srt:4"): "gone",
+        ("c", "c.srt:1"): "new",
+    }
+
+
 async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfill) -> None:
     backfill.write_rows("old.jsonl", [row(1, number) for number in range(5)])
     await backfill.run("old.jsonl")
@@ -405,6 +468,11 @@ async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfi
     assert len(backfill.service.stored) == 5
     assert backfill.tally.unreadable_files == 1
     assert "can't be read" in backfill.reasons["cut.jsonl.gz", None]
+    # The lost rows may be those with which the next file goes on.
+    backfill.write_rows("next.jsonl", [row(1, "new"), row(2, "new")])
+    assert await backfill.run("cut.jsonl.gz", "next.jsonl", replace=True) == 2
+    assert ("1", "new") not in backfill.service.stored
+    assert ("2", "new") in backfill.service.stored
 
 
 async def test_a_truncated_file_does_not_stop_the_others(backfill: Backfill) -> None:
