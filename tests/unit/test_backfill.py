@@ -341,7 +341,9 @@ async def test_replace_leaves_exactly_the_source(
     kept = [each for each in old if each["media_item_id"] in (2, 4, 5)]
     assert backfill.service.texts() == texts([*new, *large, row(3, 1), *kept])
     assert backfill.tally.removed == 9
-    assert max(len(call.segments) for call in backfill.service.calls if not call.replace) == 100
+    calls = backfill.service.calls
+    assert [len(call.segments) for call in calls if call.replace] == [2, 250, 1]
+    assert all(call.replace for call in calls[6:])
     reasons = {reason.partition(";")[0] for reason in backfill.reasons.values()}
     assert reasons == {
         "media_item_id: 2 has more than 250 segments, which can't be replaced in one step",
@@ -394,6 +396,19 @@ async def test_what_goes_on_with_a_replaced_media_item_of_an_earlier_run_is_put_
     assert backfill.service.texts() == texts([row(1, 1), row(2, 1)])
     assert list(backfill.reasons) == [("2.jsonl", 1), ("2.jsonl", 2)]
     assert all("an earlier run has done rows of 1" in each for each in backfill.reasons.values())
+
+
+async def test_a_media_item_that_is_refused_is_replaced_by_none_of_its_segments(
+    backfill: Backfill,
+) -> None:
+    old = [row(1, f"old {number}") for number in range(3)]
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    new = [row(1, number, "poison" if number == 150 else "") for number in range(160)]
+    backfill.write_rows("new.jsonl", new)
+    assert await backfill.run("new.jsonl", replace=True) == 2
+    assert backfill.service.texts() == texts(old)
+    assert len(backfill.quarantined) == backfill.tally.quarantined == 160
 
 
 NOT_JSON = '{"media_item_id": 1, "id": 9, "text": "cut o'
