@@ -81,4 +81,8 @@ def _segment(mapping: FileMapping, row: Row | BadRow) -> Read:
         media_item_id, segment = mapping.segment(row)
     except InvalidRow as error:
         return BadRow(row.number, str(error), row.raw, mapping.media_item_id(row))
+    except Exception as error:
+        # Whatever a value breaks, it is this row's.
+        reason = f"it can't be used: {type(error).__name__}: {error}"
+        return BadRow(row.number, reason, row.raw)
     return row, media_item_id, segment

@@ -92,21 +92,30 @@ def _rows(cue: _Cue) -> Iterator[Row | BadRow]:
     marked = " ".join(line.text.strip() for line in cue.text)
     number, raw = cue.times.number, _text([cue.times, *cue.text])
     times = _TIMES.match(cue.times.text)
-    if times is None:
+    seconds = _seconds_of(times) if times is not None else None
+    if seconds is None:
         yield BadRow(number, f"its times can't be read: {cue.times.text.strip()[:100]}", raw)
         return
     text = " ".join(html.unescape(_MARKUP.sub("", marked)).split())
     if not text:
         return
     fields: dict[str, Any] = {
-        "start_time": _seconds(times["start"]),
-        "end_time": _seconds(times["end"]),
+        "start_time": seconds[0],
+        "end_time": seconds[1],
         "text": text,
     }
     voices = set(_VOICE.findall(marked))
     if len(voices) == 1:
         fields["speaker"] = html.unescape(voices.pop()).strip()
     yield Row(number, fields, raw)
+
+
+def _seconds_of(times: re.Match[str]) -> tuple[float, float] | None:
+    try:
+        return _seconds(times["start"]), _seconds(times["end"])
+    except (ValueError, OverflowError):
+        # Python makes no number of some thousand digits.
+        return None
 
 
 def _seconds(time: str) -> float:

@@ -91,6 +91,15 @@ async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
     assert "rows.jsonl:3: text: must contain more than white space" in backfill.shown
 
 
+async def test_a_number_that_is_too_large_to_be_one_costs_its_row(backfill: Backfill) -> None:
+    large = '{"media_item_id": 1, "id": 2, "text": "x", "start_time": 1' + "0" * 400 + "}\n"
+    first, last = json.dumps(row(1, 1)), json.dumps(row(1, 3))
+    backfill.write("rows.jsonl", f"{first}\n{large}{last}\n")
+    assert await backfill.run("rows.jsonl") == 2
+    assert backfill.service.texts() == texts([row(1, 1), row(1, 3)])
+    assert list(backfill.reasons) == [("rows.jsonl", 2)]
+
+
 async def test_columns_metadata_and_media_items_come_from_where_the_options_say(
     backfill: Backfill,
 ) -> None:
