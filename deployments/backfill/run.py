@@ -33,7 +33,10 @@ Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. Without `connect`, everything is read and checked, and nothing is sent."""
+    """What to do. Without `connect`, everything is read and checked, and nothing is sent.
+
+    With `progress`, the quarantine of earlier runs is kept.
+    """
 
     files: Sequence[SourceFile]
     mapping: RowMapping
@@ -141,7 +144,10 @@ class _Run:
             self._unsaved = [progress for progress in self._unsaved if not progress.done().finished]
 
     def _before(self, file: SourceFile) -> Done:
-        return self._plan.progress.done(file) if self._plan.progress is not None else Done()
+        # A dry run checks all.
+        if self._plan.progress is None or self._sender is None:
+            return Done()
+        return self._plan.progress.done(file)
 
     async def _file(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
         file, before = progress.file, progress.before

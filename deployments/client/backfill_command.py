@@ -169,7 +169,7 @@ def backfill(
         limit,
         max_rate,
         absolute(quarantine) if quarantine else None,
-        ProgressFile(absolute(progress), options) if progress and not dry_run else None,
+        ProgressFile(absolute(progress), options) if progress else None,
     )
     tally = Tally()
     report = Report(Console(stderr=True), tally)

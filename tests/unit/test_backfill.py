@@ -519,6 +519,9 @@ async def test_a_dry_run_checks_all_and_sends_nothing(backfill: Backfill) -> Non
     assert (backfill.tally.valid, backfill.tally.quarantined) == (2, 1)
     assert "2 are valid; nothing was sent" in backfill.shown
     assert not (backfill.folder / "progress.json").exists()
+    assert await backfill.run("rows.jsonl", progress=True) == 2
+    assert await backfill.run("rows.jsonl", dry=True, progress=True) == 2
+    assert (backfill.tally.valid, backfill.tally.quarantined) == (2, 1)
 
 
 async def test_limit_counts_rows_and_goes_on_with_progress(backfill: Backfill) -> None:

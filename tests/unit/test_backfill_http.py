@@ -149,6 +149,20 @@ def test_the_command_line_prints_what_a_dry_run_found(tmp_path: Path) -> None:
     assert "must contain more than white space" in done.stderr
 
 
+def test_a_dry_run_keeps_the_quarantine_that_goes_with_the_progress(tmp_path: Path) -> None:
+    source, kept = tmp_path / "rows.jsonl", tmp_path / "quarantine.jsonl"
+    source.write_text('{"media_item_id": 1, "text": ""}\n{"media_item_id": 1, "text": "x"}\n')
+    before = {"source": str(tmp_path / "other.jsonl"), "row": 7, "reason": "bad", "raw": ""}
+    kept.write_text(json.dumps(before) + "\n")
+    files = ("--quarantine", str(kept), "--progress", str(tmp_path / "progress.json"))
+    for _ in range(2):
+        assert command(str(source), "--dry-run", *files).returncode == 2
+    first, *others = [json.loads(line) for line in kept.read_text().splitlines() if line]
+    assert first == before
+    assert [(each["source"], each["row"]) for each in others] == [(str(source), 1)]
+    assert not (tmp_path / "progress.json").exists()
+
+
 def test_the_client_needs_neither_ray_nor_torch() -> None:
     program = (
         "import sys\n"
