@@ -104,7 +104,7 @@ class _Run:
         """Read and send everything."""
         beside = asyncio.create_task(self._report_and_save())
         try:
-            done = [self._before(file) for file in self._files]
+            done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
             self._unfinished = sum(not before.finished for before in done)
             for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:

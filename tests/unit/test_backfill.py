@@ -328,6 +328,13 @@ async def test_a_changed_file_is_read_anew(backfill: Backfill) -> None:
     backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2), row(1, 3)])
     assert await backfill.run("rows.jsonl", progress=True) == 0
     assert backfill.tally.stored == 3
+    for course in ("a", "b"):
+        backfill.write("rows.json", json.dumps({"course": course}))
+        assert await backfill.run("rows.jsonl", progress=True) == 0
+        found = {segment.metadata["course"] for segment in backfill.service.stored.values()}
+        assert found == {course}
+    assert await backfill.run("rows.jsonl", progress=True) == 0
+    assert backfill.tally.done_before == 3
     backfill.write("progress.json", "[]")
     with pytest.raises(InvalidInput, match=r"progress\.json is no progress file"):
         await backfill.run("rows.jsonl", progress=True)
