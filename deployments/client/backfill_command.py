@@ -71,7 +71,11 @@ Progress = Annotated[
 Url = Annotated[str, typer.Option(envvar="EMBEDDINGS_SERVICE_URL", help="The service.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option(envvar="EMBEDDINGS_API_KEY", help="Sent with each request.", show_default=False),
+    typer.Option(
+        envvar="EMBEDDINGS_API_KEY",
+        help="Sent with each request; of several the first.",
+        show_default=False,
+    ),
 ]
 
 OF_HTTP = ("url", "api_key")

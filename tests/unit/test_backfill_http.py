@@ -109,10 +109,20 @@ async def test_a_service_that_does_not_answer_is_worth_repeating() -> None:
 
 
 async def test_the_key_is_sent_as_a_bearer_token() -> None:
-    async with by_http("http://localhost:8004", "secret") as destination:
-        assert destination._client.headers["Authorization"] == "Bearer secret"
+    key, older = "0123456789abcdef", "fedcba9876543210"
+    for keys in (key, f"{key},{older}", f" {key}\n{older}\n"):
+        async with by_http("http://localhost:8004", keys) as destination:
+            assert destination._client.headers["Authorization"] == f"Bearer {key}"
     async with by_http("http://localhost:8004", None) as destination:
         assert "Authorization" not in destination._client.headers
+
+
+@pytest.mark.parametrize("key", ["short", " , ", "0123456789abcdef\u2026"])
+async def test_what_cannot_be_a_key_is_told_without_showing_it(key: str) -> None:
+    with pytest.raises(InvalidInput, match="the API key can't be used: ") as raised:
+        async with by_http("http://localhost:8004", key):
+            pass
+    assert key not in str(raised.value)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
