@@ -16,6 +16,8 @@ from deployments.backfill.rows import BadRow, ReadOptions, Row
 ARROW = "-->"
 _TIME = r"(?P<{0}>-?\s*(?:\d+:)?\d+:\d+(?:[.,]\d+)?)"
 _TIMES = re.compile(rf"\s*{_TIME.format('start')}\s*-->\s*{_TIME.format('end')}(?=\s|$)")
+_LIKE_TIMES = re.compile(r"\s*-?\s*\d+:\S*\s*-->")
+"""Times, or what is left of them; other lines with an arrow are text."""
 _NOT_A_CUE = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
@@ -39,7 +41,7 @@ def read_subtitles(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
         long = next((line for line in block if line.problem is not None), None)
         if long is not None:
             yield BadRow(long.number, str(long.problem), long.text)
-        elif any(ARROW in line.text for line in block):
+        elif any(_LIKE_TIMES.match(line.text) for line in block):
             before, parts = _parts(block)
             if cue is not None:
                 cue.text += before
@@ -74,7 +76,7 @@ def _parts(block: list[Line]) -> tuple[list[Line], list[_Cue]]:
 
     A cue begins with a line of times, before which may be a line with its number or name.
     """
-    starts = [position for position, line in enumerate(block) if ARROW in line.text]
+    starts = [position for position, line in enumerate(block) if _LIKE_TIMES.match(line.text)]
     cues = []
     for start, end in zip(starts, [*starts[1:], len(block)], strict=True):
         if end < len(block) and block[end - 1].text.strip().isdecimal():

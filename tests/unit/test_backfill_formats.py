@@ -251,6 +251,20 @@ def test_srt_with_overlaps_negative_times_and_damage() -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_an_arrow_in_a_text_or_a_note_is_no_cue(form: str) -> None:
+    rows = read(
+        form,
+        b"WEBVTT\n\nNOTE x --> y\n\n00:01.0 --> 00:02.0\nfrom A --> B\nand 5 --> 6\n\n"
+        b"00:03.0 --> 00:04.0\nC -->\n\n--> D\n\nNOTE\n1 --> 2\n\n00:05.0-->00:06.0\nlast\n",
+    )
+    assert fields(rows) == [
+        {"start_time": 1.0, "end_time": 2.0, "text": "from A --> B and 5 --> 6"},
+        {"start_time": 3.0, "end_time": 4.0, "text": "C --> --> D"},
+        {"start_time": 5.0, "end_time": 6.0, "text": "last"},
+    ]
+
+
 @pytest.mark.parametrize("time", ["9" * 5000 + ":00", "9" * 4000 + ":00"])
 def test_a_cue_at_a_time_beyond_numbers_costs_its_row(time: str) -> None:
     rows = read("srt", f"00:01 --> 00:02\na\n\n{time} --> 00:03\nb\n\n00:05 --> 06:00\nc".encode())
