@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deployments.backfill.formats import FORMATS, format_of
@@ -61,6 +61,8 @@ def test_lines_are_those_of_the_text_in_any_pieces(
     encoding: str, texts: list[str], end: str, size: int, ended: bool
 ) -> None:
     whole = end.join(texts) + (end if ended and texts else "")
+    # With these bytes UTF-32 begins, too.
+    assume(encoding != "utf-16" or not whole.startswith("\x00"))
     content = whole.encode(encoding)
     given_encoding = "utf-8" if encoding == "utf-8" else None
     found = [line.text for line in read_lines(Pieces(content, size), given_encoding)]
