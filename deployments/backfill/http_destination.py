@@ -5,8 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from pydantic_core import PydanticCustomError
 
 from deployments.backfill.destination import Postponed, Refused
+from deployments.core.api_keys import split_keys
 from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.schemas import EmbedResponse
 from deployments.core.segments import Upsert, UpsertResult
@@ -56,8 +58,11 @@ class HttpDestination:
 
 @asynccontextmanager
 async def by_http(url: str, api_key: str | None) -> AsyncIterator[HttpDestination]:
-    """The service at a URL. Raises InvalidInput for one that isn't HTTP."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    """The service at a URL; of several keys, as the service may have, the first one is sent.
+
+    Raises InvalidInput for a URL that isn't HTTP, or for what can't be a key.
+    """
+    headers = {"Authorization": f"Bearer {_first(api_key)}"} if api_key else {}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     try:
         client = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits)
@@ -67,6 +72,13 @@ async def by_http(url: str, api_key: str | None) -> AsyncIterator[HttpDestinatio
         raise InvalidInput(f"the URL {url!r} can't be used: {error}") from error
     async with client:
         yield HttpDestination(client)
+
+
+def _first(api_keys: str) -> str:
+    try:
+        return split_keys(api_keys)[0]
+    except PydanticCustomError as error:
+        raise InvalidInput(f"the API key can't be used: {error.message()}") from error
 
 
 def _body(upsert: Upsert) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from deployments.backfill.formats import FORMATS
 from deployments.backfill.rows import Row, UnreadableSource
 from deployments.backfill.sources import SourceFile
 from deployments.core.errors import InvalidInput
-from deployments.core.fields import PathName
+from deployments.core.fields import Name, PathName
 from deployments.core.schemas import EmbedRequest, field_problems
 from deployments.core.segments import EmbeddingType, Id, Segment
 
@@ -20,6 +20,7 @@ OF_A_SEGMENT = ("id", "segment_id", "text", "start_time", "end_time", "timestamp
 """Fields that each row has to give itself."""
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
+_ID: TypeAdapter[Id] = TypeAdapter(Name)
 
 
 class InvalidRow(Exception):
@@ -80,7 +81,7 @@ class FileMapping:
         A row without an id is called after its file and its number, `talk.srt:12`: the same row
         gets the same name again. Raises InvalidRow.
         """
-        fields = {**self.defaults, **self._renamed(row.fields)}
+        fields = self._fields(row)
         given = fields.pop("embedding_type", self.mapping.embedding_type)
         if given != self.mapping.embedding_type:
             raise InvalidRow(
@@ -118,6 +119,26 @@ class FileMapping:
                 self._described("text", f"it has {len(segment.text)} characters, at most {most}")
             )
         return upsert.media_item_id, segment
+
+    def media_item_id(self, row: Row | None = None) -> Id | None:
+        """The media item of a row that is no segment, or of every row of the file.
+
+        None if that can't be told.
+        """
+        if row is not None:
+            found = self._fields(row).get("media_item_id")
+        elif FORMATS[self.file.format].is_media_item:
+            found = self.defaults.get("media_item_id")
+        else:
+            # A row that can't be read may say that it is another one's.
+            found = None
+        try:
+            return _ID.validate_python(found)
+        except ValidationError:
+            return None
+
+    def _fields(self, row: Row) -> dict[str, Any]:
+        return {**self.defaults, **self._renamed(row.fields)}
 
     def _renamed(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         columns = self.mapping.columns

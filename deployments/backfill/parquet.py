@@ -1,6 +1,7 @@
 """Parquet, by pyarrow: a row a row, whatever the columns are called."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import IO, Any
@@ -25,9 +26,12 @@ def read_parquet(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadR
         with parquet.ParquetFile(stream) as file:
             check_columns(file.schema_arrow.names, options.columns)
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                for row in batch.to_pylist():
+                for record in _records(batch):
                     number += 1
-                    plain = {name: _plain(value) for name, value in row.items()}
+                    if isinstance(record, _Unreadable):
+                        yield BadRow(number, record.reason, record.others)
+                        continue
+                    plain = {name: _plain(value) for name, value in record.items()}
                     fields = {name: value for name, value in plain.items() if value is not None}
                     yield Row(number, fields, fields)
     except (arrow.ArrowException, OSError, ValueError) as error:
@@ -35,6 +39,33 @@ def read_parquet(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadR
         raise UnreadableSource(
             f"after row {number} it can't be read as Parquet: {error}"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A row with values that Python can't hold, and its other values."""
+
+    reason: str
+    others: dict[str, Any]
+
+
+def _records(batch: Any) -> list[dict[str, Any] | _Unreadable]:
+    """The batch's rows. Only if that fails, value by value, which takes many times as long."""
+    try:
+        return list(batch.to_pylist())
+    except Exception:
+        # pyarrow raises what Python does, such as OverflowError for a date in the year 10,000.
+        return [_record(batch, index) for index in range(batch.num_rows)]
+
+
+def _record(batch: Any, index: int) -> dict[str, Any] | _Unreadable:
+    values, problems = {}, []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            values[name] = column[index].as_py()
+        except Exception as error:
+            problems.append(f"column {name!r} has a value that can't be read: {error}")
+    return _Unreadable("; ".join(problems), values) if problems else values
 
 
 def _plain(value: Any) -> Any:

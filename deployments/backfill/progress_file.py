@@ -15,18 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from deployments.backfill.file_progress import Done, FileProgress
+from deployments.backfill.rows import UnreadableSource
 from deployments.backfill.sources import SourceFile
 from deployments.core.durable_files import Disk
 from deployments.core.errors import InvalidInput
 
 
 class ProgressFile:
-    """What is done of files, by their path, size, version, and the options that matter."""
+    """What is done of files, by their path, size, version, sidecar, and the options that matter.
+
+    The sidecar that counts is that of the first look.
+    """
 
     def __init__(self, path: Path, options: Sequence[object]) -> None:
         self._path = path
         self._options = json.dumps(options)
         self._files = _read(path)
+        self._keys: dict[str, str] = {}
 
     def done(self, file: SourceFile) -> Done:
         """What earlier runs have done of a file; nothing if it or the options changed."""
@@ -49,8 +54,18 @@ class ProgressFile:
         Disk().write_atomically(self._path, lambda sink: sink(content))
 
     def _key(self, file: SourceFile) -> str:
-        parts = [file.url, file.size, file.version, file.format, self._options]
-        return sha256(json.dumps(parts).encode()).hexdigest()
+        if file.url not in self._keys:
+            parts = [file.url, file.size, file.version, file.format, _sidecar(file), self._options]
+            self._keys[file.url] = sha256(json.dumps(parts).encode()).hexdigest()
+        return self._keys[file.url]
+
+
+def _sidecar(file: SourceFile) -> str | None:
+    try:
+        found = file.sidecar()
+    except UnreadableSource as error:
+        return str(error)
+    return sha256(found[1]).hexdigest() if found is not None else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Reads one file's rows as segments, some at a time, so that it can be done in a thread."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from itertools import islice
 
 from deployments.backfill.formats import FORMATS
@@ -28,6 +29,8 @@ class FileReader:
         self._mapping = mapping
         self._options = options
         self._named = named
+        self.media_item_id: Id | None = None
+        """The one that all of its rows are of, if that is known."""
         self._open: OpenFile | None = None
         self._failure: UnreadableSource | None = None
         self._rows = self._segments(skip)
@@ -59,6 +62,7 @@ class FileReader:
         file = self._file
         try:
             mapping = self._mapping.of_file(file, self._named)
+            self.media_item_id = mapping.media_item_id()
             with file.open() as self._open:
                 rows = FORMATS[file.format].read(self._open.stream, self._options)
                 for row in islice(rows, skip, None):
@@ -72,9 +76,13 @@ class FileReader:
 
 def _segment(mapping: FileMapping, row: Row | BadRow) -> Read:
     if isinstance(row, BadRow):
-        return row
+        return replace(row, media_item_id=mapping.media_item_id())
     try:
         media_item_id, segment = mapping.segment(row)
     except InvalidRow as error:
-        return BadRow(row.number, str(error), row.raw)
+        return BadRow(row.number, str(error), row.raw, mapping.media_item_id(row))
+    except Exception as error:
+        # Whatever a value breaks, it is this row's.
+        reason = f"it can't be used: {type(error).__name__}: {error}"
+        return BadRow(row.number, reason, row.raw)
     return row, media_item_id, segment

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deployments.backfill.calls import Call, Item
+from deployments.core.segments import Id
 from deployments.core.settings import Settings
 
 MOST_SEGMENTS: int = Settings.model_fields["embeddings_max_segments"].default
@@ -22,42 +23,42 @@ class Replacements:
     """Collects a media item's segments, which have to stand next to each other in the source.
 
     A media item is replaced in one step or not at all: not if it has more than `MOST_SEGMENTS`,
-    and not by what comes of it later. Of two rows with the same id the first one counts.
+    not if a row is missing that may be one of it, and not by what comes of it later. Of two rows
+    with the same id the first one counts.
     """
 
     def __init__(self) -> None:
         self._media_item: str | None = None
         self._items: dict[str, Item] = {}
-        self._too_many = False
+        self._obstacle: str | None = None
+        self._missing: str | None = None
         self._seen: set[str] = set()
 
     def add(self, item: Item) -> Iterator[Call | Unreplaceable]:
         """Take a segment; yields the media item before, if this is another one's."""
-        if item.media_item != self._media_item:
-            yield from self.rest()
-            if item.media_item in self._seen:
-                yield Unreplaceable(
-                    (item,),
-                    f"media_item_id: {item.media_item_id!r} came before, with other rows between; "
-                    "rows of a media item that is replaced have to stand next to each other",
-                )
-                return
-            self._media_item = item.media_item
-            self._seen.add(item.media_item)
+        yield from self._begin(item.media_item_id)
         name = str(item.segment.id)
-        if self._too_many:
-            yield Unreplaceable((item,), self._reason)
+        if self._obstacle is not None:
+            yield Unreplaceable((item,), self._obstacle)
         elif name in self._items:
             first = self._items[name].number
             yield Unreplaceable(
                 (item,), f"id: {item.segment.id!r} is the id of row {first} of the media item, too"
             )
         elif len(self._items) == MOST_SEGMENTS:
-            self._too_many = True
-            yield Unreplaceable((*self._items.values(), item), self._reason)
-            self._items = {}
+            reason = _too_many(self._media_item)
+            yield from self._abandon(reason)
+            yield Unreplaceable((item,), reason)
         else:
             self._items[name] = item
+
+    def pass_over(self, media_item_id: Id) -> Iterator[Call | Unreplaceable]:
+        """Take note of a row that an earlier run has done; yields as `add`."""
+        yield from self._begin(media_item_id)
+        yield from self._abandon(
+            f"media_item_id: an earlier run has done rows of {media_item_id!r}, so that the others "
+            "aren't the whole media item"
+        )
 
     def rest(self) -> Iterator[Call]:
         """What is left."""
@@ -65,19 +66,47 @@ class Replacements:
             yield Call(tuple(self._items.values()), replace=True)
         self._clear()
 
-    def abandon(self, reason: str) -> Iterator[Unreplaceable]:
-        """What is left, if it may not be the whole media item."""
+    def miss(self, media_item_id: Id | None, what: str) -> Iterator[Call | Unreplaceable]:
+        """Take note of rows that can't be used; yields as `add`.
+
+        If nobody knows whose they are, they may be of the media item before them or after them.
+        """
+        reason = f"media_item_id: {what}, so that the others may not be the whole media item"
+        if media_item_id is not None:
+            yield from self._begin(media_item_id)
+        else:
+            self._missing = reason
+        yield from self._abandon(reason)
+
+    def _begin(self, media_item_id: Id) -> Iterator[Call]:
+        """Go on to a media item, if it isn't the one that is collected."""
+        media_item = str(media_item_id)
+        missing, self._missing = self._missing, None
+        if media_item == self._media_item:
+            return
+        yield from self.rest()
+        self._media_item = media_item
+        if media_item in self._seen:
+            self._obstacle = (
+                f"media_item_id: {media_item_id!r} came before, with other rows between; "
+                "rows of a media item that is replaced have to stand next to each other"
+            )
+        else:
+            self._obstacle = missing
+        self._seen.add(media_item)
+
+    def _abandon(self, reason: str) -> Iterator[Unreplaceable]:
         if self._items:
             yield Unreplaceable(tuple(self._items.values()), reason)
-        self._clear()
-
-    @property
-    def _reason(self) -> str:
-        return (
-            f"media_item_id: {self._media_item} has more than {MOST_SEGMENTS:,} segments, which "
-            "can't be replaced in one step; nothing of it was sent. Delete the media item and run "
-            "the backfill without --replace"
-        )
+        self._items, self._obstacle = {}, self._obstacle or reason
 
     def _clear(self) -> None:
-        self._media_item, self._items, self._too_many = None, {}, False
+        self._media_item, self._items, self._obstacle = None, {}, None
+
+
+def _too_many(media_item: str | None) -> str:
+    return (
+        f"media_item_id: {media_item} has more than {MOST_SEGMENTS:,} segments, which can't be "
+        "replaced in one step; nothing of it was sent. Delete the media item and run the backfill "
+        "without --replace"
+    )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from deployments.core.segments import Id
+
 MAX_RAW_CHARS = 2000
 """Of a row as it stands in the source; what is longer is cut in reports."""
 
@@ -24,11 +26,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that can't be read or stored, and why."""
+    """A row that can't be read or stored, and why; None if nobody knows of which media item."""
 
     number: int
     reason: str
     raw: str | dict[str, Any]
+    media_item_id: Id | None = None
 
 
 class UnreadableSource(Exception):

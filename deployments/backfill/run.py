@@ -21,7 +21,7 @@ from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, sho
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
 from deployments.backfill.tally import Tally
-from deployments.core.segments import UpsertResult
+from deployments.core.segments import Id, UpsertResult
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
@@ -33,7 +33,10 @@ Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do. Without `connect`, everything is read and checked, and nothing is sent."""
+    """What to do. Without `connect`, everything is read and checked, and nothing is sent.
+
+    With `progress`, the quarantine of earlier runs is kept.
+    """
 
     files: Sequence[SourceFile]
     mapping: RowMapping
@@ -85,6 +88,7 @@ class _Run:
         names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()
+        self._unfinished = 0
         self._sender: Sender | None = None
         if destination is not None:
             self._sender = Sender(
@@ -100,9 +104,11 @@ class _Run:
         """Read and send everything."""
         beside = asyncio.create_task(self._report_and_save())
         try:
-            for file in self._files:
+            done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
+            self._unfinished = sum(not before.finished for before in done)
+            for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:
-                    await self._file(file, beside)
+                    await self._file(FileProgress(file, before), beside)
             for call in self._groups.rest():
                 await self._send(call)
             if self._sender is not None:
@@ -137,30 +143,49 @@ class _Run:
             self._plan.progress.save(self._unsaved)
             self._unsaved = [progress for progress in self._unsaved if not progress.done().finished]
 
-    async def _file(self, file: SourceFile, beside: asyncio.Task[None]) -> None:
-        before = self._plan.progress.done(file) if self._plan.progress is not None else Done()
+    def _before(self, file: SourceFile) -> Done:
+        # A dry run checks all.
+        if self._plan.progress is None or self._sender is None:
+            return Done()
+        return self._plan.progress.done(file)
+
+    async def _file(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
+        file, before = progress.file, progress.before
         self._tally.files += 1
         self._tally.rows += before.rows
         self._tally.done_before += before.rows - before.quarantined
         self._tally.quarantined += before.quarantined
         if not before.finished:
-            progress = FileProgress(file, before)
+            self._unfinished -= 1
             self._unsaved.append(progress)
+            await self._rows(progress, beside)
+        elif self._unfinished and self._matters(file):
             await self._rows(progress, beside)
         self._bytes_done += file.size or 0
         self._show_fraction(0)
 
+    def _matters(self, file: SourceFile) -> bool:
+        """Whether what becomes of other rows depends on those that an earlier run has done."""
+        return self._plan.replace or file.name in self._shared_names
+
     async def _rows(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
-        file = progress.file
+        file, before = progress.file, progress.before
+        again = before.rows if self._matters(file) else 0
         reader = FileReader(
             file,
             self._plan.mapping,
             self._read_options,
             self._named if file.name in self._shared_names else None,
-            progress.before.rows,
+            before.rows - again,
         )
         try:
-            while self._rows_left:
+            while again:
+                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, again))
+                again = again - len(rows) if rows else 0
+                self._show_fraction(reader.bytes_read())
+                for row in rows:
+                    await self._pass_over(file, row)
+            while self._rows_left and not before.finished:
                 rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
                 if not rows:
                     progress.ended = True
@@ -176,10 +201,22 @@ class _Run:
             self._tally.unreadable_files += 1
             self._quarantine.add(file.url, None, str(error))
             self._report.quarantined(file.url, None, str(error))
-            if isinstance(self._groups, Replacements):
-                reason = "its file can't be read to its end, so that it may not be the whole item"
-                for abandoned in self._groups.abandon(f"media_item_id: {reason}"):
-                    await self._send(abandoned)
+            await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
+
+    async def _pass_over(self, file: SourceFile, read: Read) -> None:
+        if isinstance(read, BadRow):
+            await self._miss_row(file, read)
+        elif isinstance(self._groups, Replacements):
+            for call in self._groups.pass_over(read[1]):
+                await self._send(call)
+
+    async def _miss_row(self, file: SourceFile, row: BadRow) -> None:
+        await self._miss(row.media_item_id, f"row {row.number} of {file.url} can't be used")
+
+    async def _miss(self, media_item_id: Id | None, what: str) -> None:
+        if isinstance(self._groups, Replacements):
+            for call in self._groups.miss(media_item_id, what):
+                await self._send(call)
 
     async def _row(self, progress: FileProgress, read: Read) -> None:
         index = progress.begin()
@@ -187,6 +224,7 @@ class _Run:
         if isinstance(read, BadRow):
             progress.finish(index, quarantined=True)
             self._put_aside(progress.file.url, read.number, read.reason, shown(read.raw))
+            await self._miss_row(progress.file, read)
             return
         row, media_item_id, segment = read
         chars = len(row.raw if isinstance(row.raw, str) else str(row.raw))

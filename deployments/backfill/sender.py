@@ -3,9 +3,9 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from deployments.backfill.calls import SEGMENTS_PER_CALL, Call
+from deployments.backfill.calls import Call
 from deployments.backfill.destination import Destination, Postponed, Refused
 from deployments.core.errors import NotReady
 from deployments.core.segments import EmbeddingType, UpsertResult
@@ -131,7 +131,7 @@ class Sender:
         while True:
             began = loop.time()
             try:
-                result = await self._embed(call)
+                result = await self.destination.embed(call.upsert(self.embedding_type))
             except Postponed as error:
                 now = loop.time()
                 self.pressure.refused(began, now)
@@ -144,17 +144,6 @@ class Sender:
             self._reached = loop.time()
             self.pressure.answered(self._reached - began)
             return result
-
-    async def _embed(self, call: Call) -> UpsertResult:
-        changed = 0
-        if call.replace and len(call.items) > SEGMENTS_PER_CALL:
-            # Encoding them all could take longer than a call may. What is stored already isn't
-            # encoded again by the last call, which only has to be one step.
-            for part in call.parts(SEGMENTS_PER_CALL):
-                stored = await self.destination.embed(part.upsert(self.embedding_type))
-                changed += stored.changed
-        result = await self.destination.embed(call.upsert(self.embedding_type))
-        return replace(result, changed=result.changed + changed)
 
     def _check_patience(self, now: float, error: Postponed) -> None:
         since, patience_s = self._reached, PATIENCE_S

@@ -16,6 +16,8 @@ from deployments.backfill.rows import BadRow, ReadOptions, Row
 ARROW = "-->"
 _TIME = r"(?P<{0}>-?\s*(?:\d+:)?\d+:\d+(?:[.,]\d+)?)"
 _TIMES = re.compile(rf"\s*{_TIME.format('start')}\s*-->\s*{_TIME.format('end')}(?=\s|$)")
+_LIKE_TIMES = re.compile(r"\s*-?\s*\d+:\S*\s*-->")
+"""Times, or what is left of them; other lines with an arrow are text."""
 _NOT_A_CUE = re.compile(r"(?:WEBVTT|NOTE|STYLE|REGION)(?:\s|$)")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
@@ -39,7 +41,7 @@ def read_subtitles(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
         long = next((line for line in block if line.problem is not None), None)
         if long is not None:
             yield BadRow(long.number, str(long.problem), long.text)
-        elif any(ARROW in line.text for line in block):
+        elif any(_LIKE_TIMES.match(line.text) for line in block):
             before, parts = _parts(block)
             if cue is not None:
                 cue.text += before
@@ -74,7 +76,7 @@ def _parts(block: list[Line]) -> tuple[list[Line], list[_Cue]]:
 
     A cue begins with a line of times, before which may be a line with its number or name.
     """
-    starts = [position for position, line in enumerate(block) if ARROW in line.text]
+    starts = [position for position, line in enumerate(block) if _LIKE_TIMES.match(line.text)]
     cues = []
     for start, end in zip(starts, [*starts[1:], len(block)], strict=True):
         if end < len(block) and block[end - 1].text.strip().isdecimal():
@@ -92,21 +94,30 @@ def _rows(cue: _Cue) -> Iterator[Row | BadRow]:
     marked = " ".join(line.text.strip() for line in cue.text)
     number, raw = cue.times.number, _text([cue.times, *cue.text])
     times = _TIMES.match(cue.times.text)
-    if times is None:
+    seconds = _seconds_of(times) if times is not None else None
+    if seconds is None:
         yield BadRow(number, f"its times can't be read: {cue.times.text.strip()[:100]}", raw)
         return
     text = " ".join(html.unescape(_MARKUP.sub("", marked)).split())
     if not text:
         return
     fields: dict[str, Any] = {
-        "start_time": _seconds(times["start"]),
-        "end_time": _seconds(times["end"]),
+        "start_time": seconds[0],
+        "end_time": seconds[1],
         "text": text,
     }
     voices = set(_VOICE.findall(marked))
     if len(voices) == 1:
         fields["speaker"] = html.unescape(voices.pop()).strip()
     yield Row(number, fields, raw)
+
+
+def _seconds_of(times: re.Match[str]) -> tuple[float, float] | None:
+    try:
+        return _seconds(times["start"]), _seconds(times["end"])
+    except (ValueError, OverflowError):
+        # Python makes no number of some thousand digits.
+        return None
 
 
 def _seconds(time: str) -> float:

@@ -71,7 +71,11 @@ Progress = Annotated[
 Url = Annotated[str, typer.Option(envvar="EMBEDDINGS_SERVICE_URL", help="The service.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option(envvar="EMBEDDINGS_API_KEY", help="Sent with each request.", show_default=False),
+    typer.Option(
+        envvar="EMBEDDINGS_API_KEY",
+        help="Sent with each request; of several the first.",
+        show_default=False,
+    ),
 ]
 
 OF_HTTP = ("url", "api_key")
@@ -169,7 +173,7 @@ def backfill(
         limit,
         max_rate,
         absolute(quarantine) if quarantine else None,
-        ProgressFile(absolute(progress), options) if progress and not dry_run else None,
+        ProgressFile(absolute(progress), options) if progress else None,
     )
     tally = Tally()
     report = Report(Console(stderr=True), tally)

@@ -91,6 +91,15 @@ async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
     assert "rows.jsonl:3: text: must contain more than white space" in backfill.shown
 
 
+async def test_a_number_that_is_too_large_to_be_one_costs_its_row(backfill: Backfill) -> None:
+    large = '{"media_item_id": 1, "id": 2, "text": "x", "start_time": 1' + "0" * 400 + "}\n"
+    first, last = json.dumps(row(1, 1)), json.dumps(row(1, 3))
+    backfill.write("rows.jsonl", f"{first}\n{large}{last}\n")
+    assert await backfill.run("rows.jsonl") == 2
+    assert backfill.service.texts() == texts([row(1, 1), row(1, 3)])
+    assert list(backfill.reasons) == [("rows.jsonl", 2)]
+
+
 async def test_columns_metadata_and_media_items_come_from_where_the_options_say(
     backfill: Backfill,
 ) -> None:
@@ -150,6 +159,29 @@ async def test_files_of_one_name_do_not_replace_each_other(backfill: Backfill) -
         ("2", "rows.jsonl:2"): "b",
     }
     assert "rows.jsonl would be the same" in backfill.reasons["b/rows.jsonl", 1]
+
+
+@pytest.mark.parametrize("before", ["a", "b"])
+async def test_files_of_one_name_do_not_replace_each_other_after_a_stop(
+    backfill: Backfill, before: str
+) -> None:
+    backfill.write_rows("a/rows.jsonl", [{"media_item_id": 1, "text": "a"}, row(9, 9)])
+    backfill.write_rows("b/rows.jsonl", [{"media_item_id": n, "text": "b"} for n in (1, 2)])
+    expected = {("1", "rows.jsonl:1"): before}
+    if before == "a":
+        await fail_at(backfill, "9", "a")
+    else:
+        await backfill.run("b", progress=True)
+        expected["2", "rows.jsonl:2"] = "b"
+    assert backfill.service.texts() == expected
+    order = ("a", "b") if before == "a" else ("b", "a")
+    assert await backfill.run(*order, progress=True) == 2
+    assert backfill.service.texts() == {
+        ("1", "rows.jsonl:1"): before,
+        ("2", "rows.jsonl:2"): "b",
+        ("9", "9"): "text 9 of 9",
+    }
+    assert len(backfill.reasons) == 1
 
 
 async def test_calls_hold_many_segments_of_one_media_item_and_several_are_in_flight(
@@ -296,6 +328,13 @@ async def test_a_changed_file_is_read_anew(backfill: Backfill) -> None:
     backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2), row(1, 3)])
     assert await backfill.run("rows.jsonl", progress=True) == 0
     assert backfill.tally.stored == 3
+    for course in ("a", "b"):
+        backfill.write("rows.json", json.dumps({"course": course}))
+        assert await backfill.run("rows.jsonl", progress=True) == 0
+        found = {segment.metadata["course"] for segment in backfill.service.stored.values()}
+        assert found == {course}
+    assert await backfill.run("rows.jsonl", progress=True) == 0
+    assert backfill.tally.done_before == 3
     backfill.write("progress.json", "[]")
     with pytest.raises(InvalidInput, match=r"progress\.json is no progress file"):
         await backfill.run("rows.jsonl", progress=True)
@@ -318,7 +357,9 @@ async def test_replace_leaves_exactly_the_source(
     kept = [each for each in old if each["media_item_id"] in (2, 4, 5)]
     assert backfill.service.texts() == texts([*new, *large, row(3, 1), *kept])
     assert backfill.tally.removed == 9
-    assert max(len(call.segments) for call in backfill.service.calls if not call.replace) == 100
+    calls = backfill.service.calls
+    assert [len(call.segments) for call in calls if call.replace] == [2, 250, 1]
+    assert all(call.replace for call in calls[6:])
     reasons = {reason.partition(";")[0] for reason in backfill.reasons.values()}
     assert reasons == {
         "media_item_id: 2 has more than 250 segments, which can't be replaced in one step",
@@ -326,6 +367,127 @@ async def test_replace_leaves_exactly_the_source(
         "id: 1 is the id of row 403 of the media item, too",
     }
     assert len(backfill.quarantined) == 251 + 2
+
+
+async def fail_at(backfill: Backfill, media_item: str, *sources: str, **options: Any) -> None:
+    """Run until the service is asked for a media item, when everything before it is stored."""
+    answer = FakeService.embed
+
+    async def embed(upsert: Any) -> Any:
+        if str(upsert.media_item_id) == media_item:
+            raise StoreDamaged("page 7 is damaged")
+        return await answer(backfill.service, upsert)
+
+    backfill.service.embed = embed  # type: ignore[method-assign]
+    with pytest.raises(StoreDamaged):
+        await backfill.run(*sources, progress=True, **options)
+    del backfill.service.embed
+
+
+@pytest.mark.parametrize("files", [1, 2])
+async def test_after_a_stop_no_media_item_replaces_what_was_stored_of_it(
+    backfill: Backfill, files: int
+) -> None:
+    rows = [row(1, 1), row(1, 2), row(2, 1), row(1, 3)]
+    backfill.write_rows("1.jsonl", rows[:2] if files == 2 else rows)
+    backfill.write_rows("2.jsonl", rows[2:] if files == 2 else [])
+    await fail_at(backfill, "2", "*.jsonl", replace=True)
+    assert backfill.service.texts() == texts(rows[:2])
+    assert await backfill.run("*.jsonl", replace=True, progress=True) == 2
+    assert backfill.service.texts() == texts(rows[:3])
+    (reason,) = backfill.reasons.values()
+    assert reason.startswith("media_item_id: 1 came before, with other rows between")
+    calls = len(backfill.service.calls)
+    assert await backfill.run("*.jsonl", replace=True, progress=True) == 2
+    assert len(backfill.service.calls) == calls
+
+
+async def test_what_goes_on_with_a_replaced_media_item_of_an_earlier_run_is_put_aside(
+    backfill: Backfill,
+) -> None:
+    backfill.write_rows("1.jsonl", [row(1, 1)])
+    backfill.write_rows("2.jsonl", [row(1, 2), row(1, 3), row(2, 1)])
+    assert await backfill.run("1.jsonl", replace=True, progress=True) == 0
+    assert await backfill.run("[12].jsonl", replace=True, progress=True) == 2
+    assert backfill.service.texts() == texts([row(1, 1), row(2, 1)])
+    assert list(backfill.reasons) == [("2.jsonl", 1), ("2.jsonl", 2)]
+    assert all("an earlier run has done rows of 1" in each for each in backfill.reasons.values())
+
+
+async def test_a_media_item_that_is_refused_is_replaced_by_none_of_its_segments(
+    backfill: Backfill,
+) -> None:
+    old = [row(1, f"old {number}") for number in range(3)]
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    new = [row(1, number, "poison" if number == 150 else "") for number in range(160)]
+    backfill.write_rows("new.jsonl", new)
+    assert await backfill.run("new.jsonl", replace=True) == 2
+    assert backfill.service.texts() == texts(old)
+    assert len(backfill.quarantined) == backfill.tally.quarantined == 160
+
+
+NOT_JSON = '{"media_item_id": 1, "id": 9, "text": "cut o'
+
+
+@pytest.mark.parametrize(
+    ("lines", "replaced"),
+    [
+        # A row of 2 that is no segment.
+        ([row(1, "n"), row(2, "n"), row(2, 9, " "), row(2, "m"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, 9, " "), row(2, "n"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, "n"), row(2, 9, " "), row(3, "n")], "13"),
+        # A row that may be anyone's, among rows of 2, and between two media items.
+        ([row(1, "n"), row(2, "n"), NOT_JSON, row(2, "m"), row(3, "n")], "13"),
+        ([row(1, "n"), row(2, "n"), NOT_JSON, row(3, "n")], "1"),
+        ([NOT_JSON, row(1, "n"), row(2, "n"), row(3, "n")], "23"),
+        ([row(1, "n"), row(2, "n"), row(3, "n"), {"id": 9, "text": "nobody's"}], "12"),
+    ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_media_item_without_one_of_its_rows_is_not_replaced(
+    backfill: Backfill, lines: list[Any], replaced: str, stopped: bool
+) -> None:
+    old = [row(item, "old") for item in (1, 2, 3)]
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    backfill.write(
+        "new.jsonl",
+        "".join(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in lines),
+    )
+    if stopped:
+        # As after a kill: what the first line was is only known from reading it again.
+        await backfill.run("new.jsonl", replace=True, progress=True, limit=1)
+    code = await backfill.run("new.jsonl", replace=True, progress=stopped)
+    assert code == 2
+    new = [each for each in lines if isinstance(each, dict) and each["id"] != 9]
+    kept = [each for each in old if str(each["media_item_id"]) not in replaced]
+    sent = [each for each in new if str(each["media_item_id"]) in replaced]
+    assert backfill.service.texts() == texts([*kept, *sent])
+    assert {number for _, number in backfill.reasons} == {
+        number for number, each in enumerate(lines, 1) if each not in sent
+    }
+    others = [each for each in backfill.reasons.values() if "whole media item" in each]
+    assert len(others) == len(new) - len(sent)
+    assert all("new.jsonl can't be used" in each for each in others)
+
+
+async def test_a_damaged_subtitle_file_costs_its_own_media_item_only(backfill: Backfill) -> None:
+    cue = "00:01,0 --> 00:02,0\n{}\n\n"
+    for name in "abc":
+        backfill.write(f"{name}.srt", cue.format("old") + "3\n")
+    backfill.write("b.srt", cue.format("old") + cue.format("gone"))
+    await backfill.run("*.srt")
+    backfill.write("b.srt", cue.format("new") + "0:0x --> 00:03\ngone\n")
+    for name in "ac":
+        backfill.write(f"{name}.srt", cue.format("new"))
+    assert await backfill.run("*.srt", replace=True) == 2
+    assert backfill.service.texts() == {
+        ("a", "a.srt:1"): "new",
+        ("b", "b.srt:1"): "old",
+        ("b", "b.srt:4"): "gone",
+        ("c", "c.srt:1"): "new",
+    }
 
 
 async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfill) -> None:
@@ -337,6 +499,11 @@ async def test_a_media_item_that_may_be_cut_off_is_not_replaced(backfill: Backfi
     assert len(backfill.service.stored) == 5
     assert backfill.tally.unreadable_files == 1
     assert "can't be read" in backfill.reasons["cut.jsonl.gz", None]
+    # The lost rows may be those with which the next file goes on.
+    backfill.write_rows("next.jsonl", [row(1, "new"), row(2, "new")])
+    assert await backfill.run("cut.jsonl.gz", "next.jsonl", replace=True) == 2
+    assert ("1", "new") not in backfill.service.stored
+    assert ("2", "new") in backfill.service.stored
 
 
 async def test_a_truncated_file_does_not_stop_the_others(backfill: Backfill) -> None:
@@ -359,6 +526,9 @@ async def test_a_dry_run_checks_all_and_sends_nothing(backfill: Backfill) -> Non
     assert (backfill.tally.valid, backfill.tally.quarantined) == (2, 1)
     assert "2 are valid; nothing was sent" in backfill.shown
     assert not (backfill.folder / "progress.json").exists()
+    assert await backfill.run("rows.jsonl", progress=True) == 2
+    assert await backfill.run("rows.jsonl", dry=True, progress=True) == 2
+    assert (backfill.tally.valid, backfill.tally.quarantined) == (2, 1)
 
 
 async def test_limit_counts_rows_and_goes_on_with_progress(backfill: Backfill) -> None:

@@ -109,10 +109,20 @@ async def test_a_service_that_does_not_answer_is_worth_repeating() -> None:
 
 
 async def test_the_key_is_sent_as_a_bearer_token() -> None:
-    async with by_http("http://localhost:8004", "secret") as destination:
-        assert destination._client.headers["Authorization"] == "Bearer secret"
+    key, older = "0123456789abcdef", "fedcba9876543210"
+    for keys in (key, f"{key},{older}", f" {key}\n{older}\n"):
+        async with by_http("http://localhost:8004", keys) as destination:
+            assert destination._client.headers["Authorization"] == f"Bearer {key}"
     async with by_http("http://localhost:8004", None) as destination:
         assert "Authorization" not in destination._client.headers
+
+
+@pytest.mark.parametrize("key", ["short", " , ", "0123456789abcdef\u2026"])
+async def test_what_cannot_be_a_key_is_told_without_showing_it(key: str) -> None:
+    with pytest.raises(InvalidInput, match="the API key can't be used: ") as raised:
+        async with by_http("http://localhost:8004", key):
+            pass
+    assert key not in str(raised.value)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -147,6 +157,20 @@ def test_the_command_line_prints_what_a_dry_run_found(tmp_path: Path) -> None:
     assert (counted["rows"], counted["valid"], counted["quarantined"]) == (2, 1, 1)
     assert counted["exit_code"] == 2
     assert "must contain more than white space" in done.stderr
+
+
+def test_a_dry_run_keeps_the_quarantine_that_goes_with_the_progress(tmp_path: Path) -> None:
+    source, kept = tmp_path / "rows.jsonl", tmp_path / "quarantine.jsonl"
+    source.write_text('{"media_item_id": 1, "text": ""}\n{"media_item_id": 1, "text": "x"}\n')
+    before = {"source": str(tmp_path / "other.jsonl"), "row": 7, "reason": "bad", "raw": ""}
+    kept.write_text(json.dumps(before) + "\n")
+    files = ("--quarantine", str(kept), "--progress", str(tmp_path / "progress.json"))
+    for _ in range(2):
+        assert command(str(source), "--dry-run", *files).returncode == 2
+    first, *others = [json.loads(line) for line in kept.read_text().splitlines() if line]
+    assert first == before
+    assert [(each["source"], each["row"]) for each in others] == [(str(source), 1)]
+    assert not (tmp_path / "progress.json").exists()
 
 
 def test_the_client_needs_neither_ray_nor_torch() -> None:
