@@ -14,9 +14,10 @@ from backfill_runs import Backfill, row, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments.backfill import progress_file, replacements, sender
+from deployments.backfill import calls, progress_file, replacements, sender
 from deployments.backfill import run as run_module
-from deployments.backfill.sources import find_files
+from deployments.backfill.file_progress import FileProgress
+from deployments.backfill.sources import SourceFile, find_files
 from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
 from deployments.core.segments import EmbeddingType, Segment
 from tests.fakes import FakeService
@@ -195,6 +196,48 @@ async def test_calls_hold_many_segments_of_one_media_item_and_several_are_in_fli
     assert max(sizes) == 100
     assert len(sizes) == 21
     assert backfill.service.most_in_flight > 2
+
+
+async def test_calls_are_bounded_by_characters_those_of_a_sidecar_too(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "CHARS_PER_CALL", 3000)
+    backfill.write("rows.json", json.dumps({"notes": "x" * 900}))
+    backfill.write_rows("rows.jsonl", [row(1, number) for number in range(7)])
+    assert await backfill.run("rows.jsonl") == 0
+    assert [len(call.segments) for call in backfill.service.calls] == [3, 3, 1]
+
+
+def test_what_waits_for_company_is_bounded_by_characters() -> None:
+    progress = FileProgress(SourceFile("rows.jsonl", "rows.jsonl", "jsonl", None, "", None))
+    items = [
+        calls.Item(number % 50, Segment(number, "x"), progress, number, number, "", 900_000)
+        for number in range(200)
+    ]
+    groups = calls.CallGroups()
+    sent: list[calls.Item] = []
+    waiting = []
+    for count, item in enumerate(items, 1):
+        for call in groups.add(item):
+            sent += call.items
+        waiting.append(900_000 * (count - len(sent)))
+    assert calls.WINDOW_CHARS - 900_000 < max(waiting) <= calls.WINDOW_CHARS
+    sent += [item for call in groups.rest() for item in call.items]
+    assert sorted(sent, key=lambda item: item.number) == items
+
+
+async def test_a_media_item_of_too_many_characters_is_not_replaced(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacements, "MOST_CHARS", 5000)
+    backfill.write_rows("old.jsonl", [row(1, "old"), row(2, "old")])
+    await backfill.run("old.jsonl")
+    fits = [row(1, number, "x" * 900) for number in range(5)]
+    backfill.write_rows("new.jsonl", [*fits, *(row(2, number, "x" * 900) for number in range(7))])
+    assert await backfill.run("new.jsonl", replace=True) == 2
+    assert backfill.service.texts() == texts([*fits, row(2, "old")])
+    assert list(backfill.reasons) == [("new.jsonl", number) for number in range(6, 13)]
+    assert "2 has segments of more than 5,000 characters" in backfill.reasons["new.jsonl", 12]
 
 
 ids = st.integers(0, 4)
