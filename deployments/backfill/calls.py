@@ -8,17 +8,19 @@ from deployments.core.segments import EmbeddingType, Id, Segment, Upsert
 
 SEGMENTS_PER_CALL = 100
 CHARS_PER_CALL = 1_000_000
-"""Of a call's rows: within the 4 MiB that a message between replicas has unless set otherwise."""
+"""Of a call's segments: within the 4 MiB of a message between replicas, unless set otherwise."""
 
 WINDOW = 2000
 """Segments that wait for company, so that rows of several media items may alternate."""
+WINDOW_CHARS = 32_000_000
+"""Of all segments that wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A segment on its way, and the row that it was: the `index`th of its file, from 0.
 
-    `raw` is the row for people, `chars` about how long it is in a message.
+    `raw` is the row for people, `chars` about how long the segment is in a message.
     """
 
     media_item_id: Id
@@ -81,6 +83,7 @@ class CallGroups:
         self._names: dict[str, set[str]] = {}
         self._chars: dict[str, int] = {}
         self._waiting = 0
+        self._waiting_chars = 0
 
     def add(self, item: Item) -> Iterator[Call]:
         """Take a segment; yields the calls that are complete then."""
@@ -92,9 +95,10 @@ class CallGroups:
         self._names.setdefault(key, set()).add(name)
         self._chars[key] = self._chars.get(key, 0) + item.chars
         self._waiting += 1
+        self._waiting_chars += item.chars
         if len(self._open[key]) == SEGMENTS_PER_CALL:
             yield self._close(key)
-        elif self._waiting > WINDOW:
+        while self._waiting > WINDOW or self._waiting_chars > WINDOW_CHARS:
             # The media item that waits longest.
             yield self._close(next(iter(self._open)))
 
@@ -105,6 +109,7 @@ class CallGroups:
 
     def _close(self, key: str) -> Call:
         items = self._open.pop(key)
-        del self._names[key], self._chars[key]
+        del self._names[key]
+        self._waiting_chars -= self._chars.pop(key)
         self._waiting -= len(items)
         return Call(tuple(items))

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import IO, Any
 
 from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource, check_columns
+from deployments.core.fields import INT64
 from deployments.core.pyarrow_modules import import_pyarrow
 
 _ROWS_AT_ONCE = 1024
@@ -16,7 +17,8 @@ def read_parquet(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadR
     """A row for each row; null, and NaN of a float column, is a field without a value.
 
     A whole number in a float column, to which pandas turns integers with gaps, is an integer;
-    times and dates are in ISO 8601, and durations are seconds.
+    times and dates are in ISO 8601, and durations are seconds. A decimal number is an integer or a
+    float if that is exactly it, else a string.
 
     Raises InvalidInput if pyarrow isn't installed.
     """
@@ -24,7 +26,10 @@ def read_parquet(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadR
     number = 0
     try:
         with parquet.ParquetFile(stream) as file:
-            check_columns(file.schema_arrow.names, options.columns)
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise UnreadableSource(f"it has a column twice: {', '.join(names)}")
+            check_columns(names, options.columns)
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 for record in _records(batch):
                     number += 1
@@ -68,6 +73,16 @@ def _record(batch: Any, index: int) -> dict[str, Any] | _Unreadable:
     return _Unreadable("; ".join(problems), values) if problems else values
 
 
+def _plain_decimal(value: Decimal) -> int | float | str | None:
+    """A number where the service keeps it as it is, else its digits."""
+    if not value.is_finite():
+        return None
+    number: int | float = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(number, int):
+        return number if -INT64 <= number < INT64 else str(number)
+    return number if Decimal(repr(number)) == value else str(value)
+
+
 def _plain(value: Any) -> Any:
     """The value as JSON could hold it; of other types, the string of it."""
     match value:
@@ -78,7 +93,7 @@ def _plain(value: Any) -> Any:
                 return None
             return int(value) if value.is_integer() and abs(value) < 2**53 else value
         case Decimal():
-            return _plain(float(value)) if value.is_finite() else None
+            return _plain_decimal(value)
         case datetime() | date() | time():
             return value.isoformat()
         case timedelta():

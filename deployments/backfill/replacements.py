@@ -8,6 +8,7 @@ from deployments.core.segments import Id
 from deployments.core.settings import Settings
 
 MOST_SEGMENTS: int = Settings.model_fields["embeddings_max_segments"].default
+MOST_CHARS: int = Settings.model_fields["embeddings_max_body_bytes"].default
 """Of a media item: what one request may have, unless the service is set otherwise."""
 
 
@@ -22,14 +23,15 @@ class Unreplaceable:
 class Replacements:
     """Collects a media item's segments, which have to stand next to each other in the source.
 
-    A media item is replaced in one step or not at all: not if it has more than `MOST_SEGMENTS`,
-    not if a row is missing that may be one of it, and not by what comes of it later. Of two rows
-    with the same id the first one counts.
+    A media item is replaced in one step or not at all: not if it has more than `MOST_SEGMENTS` or
+    `MOST_CHARS`, not if a row is missing that may be one of it, and not by what comes of it later.
+    Of two rows with the same id the first one counts.
     """
 
     def __init__(self) -> None:
         self._media_item: str | None = None
         self._items: dict[str, Item] = {}
+        self._chars = 0
         self._obstacle: str | None = None
         self._missing: str | None = None
         self._seen: set[str] = set()
@@ -46,11 +48,12 @@ class Replacements:
                 (item,), f"id: {item.segment.id!r} is the id of row {first} of the media item, too"
             )
         elif len(self._items) == MOST_SEGMENTS:
-            reason = _too_many(self._media_item)
-            yield from self._abandon(reason)
-            yield Unreplaceable((item,), reason)
+            yield from self._refuse(item, f"more than {MOST_SEGMENTS:,} segments")
+        elif self._chars + item.chars > MOST_CHARS:
+            yield from self._refuse(item, f"segments of more than {MOST_CHARS:,} characters")
         else:
             self._items[name] = item
+            self._chars += item.chars
 
     def pass_over(self, media_item_id: Id) -> Iterator[Call | Unreplaceable]:
         """Take note of a row that an earlier run has done; yields as `add`."""
@@ -95,18 +98,18 @@ class Replacements:
             self._obstacle = missing
         self._seen.add(media_item)
 
+    def _refuse(self, item: Item, what: str) -> Iterator[Unreplaceable]:
+        reason = (
+            f"media_item_id: {self._media_item} has {what}, which can't be replaced in one step; "
+            "nothing of it was sent. Delete the media item and run the backfill without --replace"
+        )
+        yield from self._abandon(reason)
+        yield Unreplaceable((item,), reason)
+
     def _abandon(self, reason: str) -> Iterator[Unreplaceable]:
         if self._items:
             yield Unreplaceable(tuple(self._items.values()), reason)
-        self._items, self._obstacle = {}, self._obstacle or reason
+        self._items, self._chars, self._obstacle = {}, 0, self._obstacle or reason
 
     def _clear(self) -> None:
-        self._media_item, self._items, self._obstacle = None, {}, None
-
-
-def _too_many(media_item: str | None) -> str:
-    return (
-        f"media_item_id: {media_item} has more than {MOST_SEGMENTS:,} segments, which can't be "
-        "replaced in one step; nothing of it was sent. Delete the media item and run the backfill "
-        "without --replace"
-    )
+        self._media_item, self._items, self._chars, self._obstacle = None, {}, 0, None

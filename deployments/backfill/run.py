@@ -1,6 +1,7 @@
 """The backfill itself: from files to a destination."""
 
 import asyncio
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -227,7 +228,7 @@ class _Run:
             await self._miss_row(progress.file, read)
             return
         row, media_item_id, segment = read
-        chars = len(row.raw if isinstance(row.raw, str) else str(row.raw))
+        chars = len(segment.text) + len(json.dumps(segment.metadata, ensure_ascii=False))
         item = Item(media_item_id, segment, progress, index, row.number, shown(row.raw), chars)
         for call in self._groups.add(item):
             await self._send(call)

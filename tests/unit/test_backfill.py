@@ -3,6 +3,7 @@ import gzip
 import json
 import random
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from backfill_runs import Backfill, row, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deployments.backfill import progress_file, replacements, sender
+from deployments.backfill import calls, progress_file, replacements, sender
 from deployments.backfill import run as run_module
-from deployments.backfill.sources import find_files
+from deployments.backfill.file_progress import FileProgress
+from deployments.backfill.sources import SourceFile, find_files
 from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
 from deployments.core.segments import EmbeddingType, Segment
 from tests.fakes import FakeService
@@ -195,6 +197,48 @@ async def test_calls_hold_many_segments_of_one_media_item_and_several_are_in_fli
     assert max(sizes) == 100
     assert len(sizes) == 21
     assert backfill.service.most_in_flight > 2
+
+
+async def test_calls_are_bounded_by_characters_those_of_a_sidecar_too(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "CHARS_PER_CALL", 3000)
+    backfill.write("rows.json", json.dumps({"notes": "x" * 900}))
+    backfill.write_rows("rows.jsonl", [row(1, number) for number in range(7)])
+    assert await backfill.run("rows.jsonl") == 0
+    assert [len(call.segments) for call in backfill.service.calls] == [3, 3, 1]
+
+
+def test_what_waits_for_company_is_bounded_by_characters() -> None:
+    progress = FileProgress(SourceFile("rows.jsonl", "rows.jsonl", "jsonl", None, "", None))
+    items = [
+        calls.Item(number % 50, Segment(number, "x"), progress, number, number, "", 900_000)
+        for number in range(200)
+    ]
+    groups = calls.CallGroups()
+    sent: list[calls.Item] = []
+    waiting = []
+    for count, item in enumerate(items, 1):
+        for call in groups.add(item):
+            sent += call.items
+        waiting.append(900_000 * (count - len(sent)))
+    assert calls.WINDOW_CHARS - 900_000 < max(waiting) <= calls.WINDOW_CHARS
+    sent += [item for call in groups.rest() for item in call.items]
+    assert sorted(sent, key=lambda item: item.number) == items
+
+
+async def test_a_media_item_of_too_many_characters_is_not_replaced(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacements, "MOST_CHARS", 5000)
+    backfill.write_rows("old.jsonl", [row(1, "old"), row(2, "old")])
+    await backfill.run("old.jsonl")
+    fits = [row(1, number, "x" * 900) for number in range(5)]
+    backfill.write_rows("new.jsonl", [*fits, *(row(2, number, "x" * 900) for number in range(7))])
+    assert await backfill.run("new.jsonl", replace=True) == 2
+    assert backfill.service.texts() == texts([*fits, row(2, "old")])
+    assert list(backfill.reasons) == [("new.jsonl", number) for number in range(6, 13)]
+    assert "2 has segments of more than 5,000 characters" in backfill.reasons["new.jsonl", 12]
 
 
 ids = st.integers(0, 4)
@@ -379,7 +423,7 @@ async def fail_at(backfill: Backfill, media_item: str, *sources: str, **options:
         return await answer(backfill.service, upsert)
 
     backfill.service.embed = embed  # type: ignore[method-assign]
-    with pytest.raises(StoreDamaged):
+    with suppress(StoreDamaged):
         await backfill.run(*sources, progress=True, **options)
     del backfill.service.embed
 
@@ -470,6 +514,33 @@ async def test_a_media_item_without_one_of_its_rows_is_not_replaced(
     others = [each for each in backfill.reasons.values() if "whole media item" in each]
     assert len(others) == len(new) - len(sent)
     assert all("new.jsonl can't be used" in each for each in others)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["good", "good", " ", "poison"]))),
+    st.integers(0, 20),
+    st.integers(1, 4),
+)
+async def test_replace_leaves_a_whole_media_item_or_the_old_one_wherever_it_stopped(
+    backfill: Backfill, drawn: list[tuple[int, str]], split: int, stop: int
+) -> None:
+    old = [row(item, "old") for item in (1, 2, 3, 4)]
+    backfill.service = FakeService()
+    (backfill.folder / "progress.json").unlink(missing_ok=True)
+    backfill.write_rows("old.jsonl", old)
+    await backfill.run("old.jsonl")
+    rows = [row(item, number, text) for number, (item, text) in enumerate(drawn)]
+    backfill.write_rows("1.jsonl", rows[:split])
+    backfill.write_rows("2.jsonl", rows[split:])
+    await fail_at(backfill, str(stop), "[12].jsonl", replace=True)
+    await backfill.run("[12].jsonl", replace=True, progress=True)
+    for media_item in (1, 2, 3, 4):
+        of_it = [number for number, (item, _) in enumerate(drawn) if item == media_item]
+        stored = {id_ for item, id_ in backfill.service.stored if item == str(media_item)}
+        first = {str(number) for number in of_it if number - of_it[0] == of_it.index(number)}
+        is_good = all(drawn[int(number)][1] == "good" for number in first)
+        assert stored == (first if first and is_good else {"old"})
 
 
 async def test_a_damaged_subtitle_file_costs_its_own_media_item_only(backfill: Backfill) -> None:

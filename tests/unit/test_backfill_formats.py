@@ -353,6 +353,30 @@ def test_parquet_values_become_what_json_can_hold() -> None:
     ]
 
 
+def test_parquet_decimals_are_what_they_were() -> None:
+    given_and_expected = [
+        (Decimal("9007199254740993"), 9007199254740993),
+        (Decimal("-9007199254740993"), -9007199254740993),
+        (Decimal("12345678901234567890"), "12345678901234567890"),
+        (Decimal("3.00"), 3),
+        (Decimal("0.10"), 0.1),
+        (Decimal("1234567890123456789.25"), "1234567890123456789.25"),
+    ]
+    column = pyarrow.array([value for value, _ in given_and_expected], pyarrow.decimal128(30, 2))
+    found = [each["n"] for each in fields(read("parquet", parquet({"n": column})))]
+    expected = [value for _, value in given_and_expected]
+    assert found == expected
+    assert [type(value) for value in found] == [type(value) for value in expected]
+
+
+def test_parquet_with_a_column_twice_is_refused() -> None:
+    content = io.BytesIO()
+    table = pyarrow.table([["a"], [1], [2]], names=["text", "id", "id"])
+    pyarrow.parquet.write_table(table, content)
+    with pytest.raises(UnreadableSource, match="it has a column twice: text, id, id"):
+        read("parquet", content.getvalue())
+
+
 def test_a_parquet_value_that_python_cannot_hold_costs_its_row() -> None:
     year_10_000 = 253_402_300_800_000
     when = pyarrow.array([0, year_10_000, None, 0], pyarrow.timestamp("ms"))
