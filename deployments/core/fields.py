@@ -61,7 +61,12 @@ def _no_boolean(value: object) -> object:
 
 
 def _whole_seconds(value: float | int) -> float | int:
-    return value if abs(value) < EXACT_FLOAT_INT else float(value)
+    if abs(value) < EXACT_FLOAT_INT:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise refuse("number_too_large", "must be a number below 1.8e308") from None
 
 
 def storable_json(value: object, depth: int = 0) -> None:

@@ -119,6 +119,8 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$time": {"from": 1, "until": 2}}, "filter.$time must be an object"),
         ({"$time": {"from": "1"}}, "filter.$time.from must be a number of seconds"),
         ({"$time": {"from": True}}, "filter.$time.from must be a number of seconds"),
+        ({"$time": {"from": 10**400}}, "filter.$time.from must be a number of seconds"),
+        ({"$time": {"to": -(10**400)}}, "filter.$time.to must be a number of seconds"),
         ({"$time": {"from": 3, "to": 2}}, "filter.$time ends (2) before it begins (3)"),
         (nested(MOST_LEVELS + 1), "is nested deeper than 10 levels"),
         ({"a": {"$in": list(range(MOST_VALUES + 1))}}, "at most 1000 values in all"),
