@@ -27,6 +27,7 @@ from deployments.core.filters import (
 
 MOST_CONDITIONS = 100
 MOST_VALUES = 1000
+MOST_TEXT_CHARS = 1000
 MOST_LEVELS = 10
 MOST_KEYS = 10
 MOST_FIELD_CHARS = 512
@@ -164,6 +165,8 @@ def _subject(name: Any, where: str) -> Subject:
 
 
 def _storable(value: object, where: str) -> None:
+    if isinstance(value, str) and len(value) > MOST_TEXT_CHARS:
+        raise _wrong(where, f"has {len(value)} characters; at most {MOST_TEXT_CHARS}")
     try:
         storable_json(value)
     except PydanticCustomError as error:

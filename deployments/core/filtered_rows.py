@@ -8,23 +8,27 @@ import numpy as np
 
 from deployments.core.collection import Snapshot
 from deployments.core.filter_sql import FilterSql
-from deployments.core.filters import And, Column, Filter, IdIn
+from deployments.core.filters import And, Column, Filter, IdIn, bytes_of
 from deployments.core.main_part import Sequences
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
 
-_MOST_ROWS = 4_000_000
+_MOST_BYTES = 32_000_000
 _MOST_FILTERS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Matching:
-    """What a reader of a commit found: `sequences`, ascending, of rows up to `read_to`."""
+    """What a reader of a commit found: `sequences`, ascending, of rows up to `read_to`.
+
+    `size` is how many bytes it takes to keep, with the filter.
+    """
 
     commit_id: int
     read_to: int
     sequences: Sequences
+    size: int
 
 
 class FilteredRows:
@@ -42,7 +46,7 @@ class FilteredRows:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[EmbeddingType, Filter], _Matching] = OrderedDict()
-        self._rows = 0
+        self._bytes = 0
 
     def among(
         self, reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, wanted: Filter
@@ -65,16 +69,16 @@ class FilteredRows:
         with self._lock:
             before = self._known.pop(key, None)
             if before is not None:
-                self._rows -= len(before.sequences)
+                self._bytes -= before.size
                 if before.commit_id > found.commit_id:
                     found = before
             self._known[key] = found
-            self._rows += len(found.sequences)
+            self._bytes += found.size
             while len(self._known) > _MOST_FILTERS or (
-                self._rows > _MOST_ROWS and len(self._known) > 1
+                self._bytes > _MOST_BYTES and len(self._known) > 1
             ):
                 _, forgotten = self._known.popitem(last=False)
-                self._rows -= len(forgotten.sequences)
+                self._bytes -= forgotten.size
 
 
 def _read(
@@ -98,7 +102,8 @@ def _read(
     found = np.fromiter((seq for (seq,) in rows), np.int64, len(rows))
     found.sort()
     sequences = found if known is None else np.concatenate([known.sequences, found])
-    return _Matching(commit_id, reader.last_sequence(), sequences)
+    size = sequences.nbytes + bytes_of(wanted)
+    return _Matching(commit_id, reader.last_sequence(), sequences, size)
 
 
 def _names_media(wanted: Filter) -> bool:

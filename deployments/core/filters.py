@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+_BYTES_PER_CHAR = 4  # as Python keeps a string with an emoji in it
+
 Scalar = str | int | float | bool
 Bound = str | int | float
 
@@ -122,3 +124,8 @@ class Or:
 
 
 Filter = IdIn | AnyOf | Between | Exists | Overlaps | Not | And | Or
+
+
+def bytes_of(wanted: Filter) -> int:
+    """About how much memory a filter takes at most."""
+    return _BYTES_PER_CHAR * len(repr(wanted))

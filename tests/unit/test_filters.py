@@ -214,7 +214,7 @@ def test_what_matched_is_kept_and_completed(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filtered_rows, "_MOST_FILTERS", 2)
-    monkeypatch.setattr(filtered_rows, "_MOST_ROWS", 10)
+    monkeypatch.setattr(filtered_rows, "_MOST_BYTES", 500)
     forms = [{"n": {"$gte": least}} for least in range(4)]
     for last in range(12):
         store_segments(index, last % 3, segment(last, n=last % 4))
@@ -224,6 +224,18 @@ def test_what_matched_is_kept_and_completed(
             ]
     index.apply([DeleteMedia(0)])
     assert found(index, forms[2]) == [each for each in range(12) if each % 4 >= 2 and each % 3]
+
+
+def test_what_is_kept_is_limited_by_the_filters_too(index: SegmentIndex) -> None:
+    """Filters of a megabyte each that match nothing push each other out."""
+    store_segments(index, 1, segment("a", n=1))
+    forms = [{"n": {"$in": [f"{i} {j}".ljust(1000, "x") for j in range(1000)]}} for i in range(9)]
+    for form in forms:
+        assert found(index, form) == []
+    kept = list(index.reads._filters._known)
+    assert kept == [(TRANSCRIPT, parsed(form)) for form in forms[-len(kept) :]]
+    assert 1 < len(kept) < len(forms)
+    assert found(index, {"n": 1}) == ["a"]
 
 
 def test_an_older_reader_sees_what_was_there(index: SegmentIndex) -> None:
