@@ -55,6 +55,8 @@ class FilterParser:
             raise _wrong(where, f"is nested deeper than {MOST_LEVELS} levels")
         if not isinstance(value, dict):
             raise _wrong(where, 'must be an object such as {"ticker": "SPY"}')
+        if not value:
+            self._count(where)
         parts: list[Filter] = []
         for name, wanted in value.items():
             here = f"{where}.{name}"
@@ -139,7 +141,7 @@ class FilterParser:
     def _count(self, where: str) -> None:
         self._conditions += 1
         if self._conditions > MOST_CONDITIONS:
-            raise _wrong(where, f"is one too many: a filter has at most {MOST_CONDITIONS}")
+            raise _wrong(where, f"is one too many: a filter has at most {MOST_CONDITIONS} conditions")
 
 
 def _wrong(where: str, message: str) -> PydanticCustomError:
@@ -185,9 +187,9 @@ def _scalar(value: Any, where: str) -> Scalar:
 def _id(value: Any, where: str) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _wrong(where, "must be an id, an integer or a string")
-    _storable(value, where)
-    if not 0 < len(str(value)) <= MAX_ID_CHARS:
+    if isinstance(value, str) and not 0 < len(value) <= MAX_ID_CHARS:
         raise _wrong(where, f"must have 1 to {MAX_ID_CHARS} characters")
+    _storable(value, where)
     return value
 
 

@@ -128,6 +128,9 @@ def nested(levels: int) -> dict[str, Any]:
         (nested(MOST_LEVELS + 1), "is nested deeper than 10 levels"),
         ({"a": {"$in": list(range(MOST_VALUES + 1))}}, "at most 1000 values in all"),
         ({"$or": [{"a": 1}] * (MOST_CONDITIONS + 1)}, "filter.$or.100.a is one too many"),
+        ({"$or": [{}] * 2000}, "filter.$or.100 is one too many: a filter has at most 100"),
+        ({"$and": [{"$or": [{}, {"a": 1}]}] * 51}, "filter.$and.50.$or.0 is one too many"),
+        ({"media_item_id": {"$in": [1, "x" * 513]}}, "must have 1 to 512 characters"),
     ],
 )
 def test_a_wrong_filter_is_a_problem_that_says_where(client, backend, form, message):
@@ -142,6 +145,7 @@ def test_the_largest_filters_are_taken(client):
         nested(MOST_LEVELS),
         {"a": {"$in": list(range(MOST_VALUES))}},
         {"$or": [{"a": 1}] * MOST_CONDITIONS},
+        {"$or": [{}] * MOST_CONDITIONS},
     ):
         assert client.post("/search", json={"query": "x", "filter": form}).status_code == 200
 
