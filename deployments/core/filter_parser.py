@@ -26,6 +26,7 @@ from deployments.core.filters import (
 )
 
 MOST_CONDITIONS = 100
+MOST_METADATA_CONDITIONS = 20
 MOST_VALUES = 1000
 MOST_TEXT_CHARS = 1000
 MOST_LEVELS = 10
@@ -47,6 +48,7 @@ class FilterParser:
 
     def __init__(self) -> None:
         self._conditions = 0
+        self._metadata_conditions = 0
         self._values = 0
 
     def filter(self, value: Any, where: str, level: int = 1) -> Filter:
@@ -95,7 +97,7 @@ class FilterParser:
     def _field(self, name: str, value: Any, where: str) -> list[Filter]:
         subject = _subject(name, where)
         if not isinstance(value, dict):
-            self._count(where)
+            self._count_about(subject, where)
             return [self._any_of(subject, [value], where)]
         allowed = _ID_OPERATORS if subject in _IDS else _OPERATORS
         unknown = next((each for each in value if each not in allowed), None)
@@ -111,7 +113,7 @@ class FilterParser:
             here = f"{where}.{operator}"
             if operator in _BOUNDS:
                 continue
-            self._count(where)
+            self._count_about(subject, here)
             match operator:
                 case "$eq":
                     parts.append(self._any_of(subject, [operand], here))
@@ -126,7 +128,7 @@ class FilterParser:
                     parts.append(found if operator == "$in" else Not(found))
         bounds = {each: value[each] for each in _BOUNDS if each in value}
         if bounds:
-            self._count(where)
+            self._count_about(subject, where)
             parts.append(_between(subject, bounds, where))
         return parts
 
@@ -138,10 +140,22 @@ class FilterParser:
             return IdIn.of(subject, [_id(value, where) for value in values])
         return AnyOf.of(subject, [_scalar(value, where) for value in values])
 
+    def _count_about(self, subject: Subject, where: str) -> None:
+        self._count(where)
+        self._metadata_conditions += not isinstance(subject, Column)
+        if self._metadata_conditions > MOST_METADATA_CONDITIONS:
+            raise _wrong(
+                where,
+                f"is one too many: a filter has at most {MOST_METADATA_CONDITIONS} conditions on "
+                "metadata; $in asks for several values in one",
+            )
+
     def _count(self, where: str) -> None:
         self._conditions += 1
         if self._conditions > MOST_CONDITIONS:
-            raise _wrong(where, f"is one too many: a filter has at most {MOST_CONDITIONS} conditions")
+            raise _wrong(
+                where, f"is one too many: a filter has at most {MOST_CONDITIONS} conditions"
+            )
 
 
 def _wrong(where: str, message: str) -> PydanticCustomError:

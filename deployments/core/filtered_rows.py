@@ -1,12 +1,18 @@
 """The rows of each type that match a filter, read from the store once and then kept."""
 
+import math
+import sqlite3
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 
 import numpy as np
 
 from deployments.core.collection import Snapshot
+from deployments.core.errors import DeadlineExceeded
 from deployments.core.filter_sql import FilterSql
 from deployments.core.filters import And, Column, Filter, IdIn, bytes_of
 from deployments.core.main_part import Sequences
@@ -16,6 +22,7 @@ from deployments.core.store_sql import StoreReader
 
 _MOST_BYTES = 32_000_000
 _MOST_FILTERS = 256
+_STEPS_BETWEEN_LOOKS = 100_000  # of SQLite, some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +56,17 @@ class FilteredRows:
         self._bytes = 0
 
     def among(
-        self, reader: StoreReader, kind: EmbeddingType, snapshot: Snapshot, wanted: Filter
+        self,
+        reader: StoreReader,
+        kind: EmbeddingType,
+        snapshot: Snapshot,
+        wanted: Filter,
+        until: float = math.inf,
     ) -> Snapshot:
-        """The snapshot with those rows only that match; `reader` is of the same commit."""
+        """The snapshot with those rows only that match; `reader` is of the same commit.
+
+        Raises DeadlineExceeded if that isn't known at `until`, in seconds of `time.monotonic`.
+        """
         commit_id = reader.commit_id()
         with self._lock:
             known = self._known.get((kind, wanted))
@@ -61,7 +76,7 @@ class FilteredRows:
             # It may lack rows that were deleted since.
             known = None
         if known is None or known.commit_id < commit_id:
-            known = _read(reader, kind, wanted, known, commit_id)
+            known = _read(reader, kind, wanted, known, commit_id, until)
             self._keep((kind, wanted), known)
         return snapshot.restricted_to(known.sequences)
 
@@ -87,13 +102,14 @@ def _read(
     wanted: Filter,
     known: _Matching | None,
     commit_id: int,
+    until: float,
 ) -> _Matching:
     sql = FilterSql(wanted, first=3)
     read_to = 0 if known is None else known.read_to
     # Without a hint SQLite goes through an index and from there to each row, which is slower than
     # the table in its own order unless the index names the few rows that count.
     hint = "INDEXED BY segments_by_name" if _names_media(wanted) else "NOT INDEXED"
-    with translated("Cannot filter the segments of the store"):
+    with translated("Cannot filter the segments of the store"), _stopped(reader, kind, until):
         rows = reader.connection.execute(
             f"SELECT seq FROM segments {hint} "
             f"WHERE embedding_type=?1 AND seq>?2 AND {sql.condition}",
@@ -104,6 +120,23 @@ def _read(
     sequences = found if known is None else np.concatenate([known.sequences, found])
     size = sequences.nbytes + bytes_of(wanted)
     return _Matching(commit_id, reader.last_sequence(), sequences, size)
+
+
+@contextmanager
+def _stopped(reader: StoreReader, kind: EmbeddingType, until: float) -> Iterator[None]:
+    """Stop what SQLite does inside once it is late."""
+    reader.connection.set_progress_handler(lambda: monotonic() > until, _STEPS_BETWEEN_LOOKS)
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        raise DeadlineExceeded(
+            f"the filter took too long over all {kind} segments; name media items in it "
+            "(media_item_id), or ask for less of the metadata"
+        ) from None
+    finally:
+        reader.connection.set_progress_handler(None, 0)
 
 
 def _names_media(wanted: Filter) -> bool:

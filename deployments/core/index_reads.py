@@ -1,5 +1,6 @@
 """What can be asked of an open index."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,24 +37,29 @@ class IndexReads:
         self._keywords = KeywordIndexes()
         self._filters = FilteredRows()
 
-    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
+    def answer(
+        self, searches: Sequence[Search], queries: Vectors, until: float = math.inf
+    ) -> list[Answer]:
         """For each search its best hits by its mode, ties by sequence number.
 
         `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
         `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
-        All searches see the same state. Raises InvalidInput.
+        All searches see the same state. Raises InvalidInput, and DeadlineExceeded if their filters
+        aren't evaluated at `until`, in seconds of `time.monotonic`.
         """
         if not searches:
             return []
         queries = check_searches(searches, queries, self._dimension)
 
         def find(reader: StoreReader, snapshots: Snapshots) -> list[Answer]:
-            found = find_rows(reader, snapshots, searches, queries, self._keywords, self._filters)
+            found = find_rows(
+                reader, snapshots, searches, queries, self._keywords, self._filters, until
+            )
             return answers(reader, snapshots, searches, found)
 
         return self._index.read(find)
 
-    def similar(self, name: SegmentName, search: Search) -> Answer:
+    def similar(self, name: SegmentName, search: Search, until: float = math.inf) -> Answer:
         """As `answer`, for the vector of a stored segment, which isn't among the hits itself.
 
         `search` is of the segment's type. Raises InvalidInput, and NotFound for the segment.
@@ -70,7 +76,9 @@ class IndexReads:
             queries = snapshots[kind].vectors_of(np.array([sequence], np.int64))
             queries = check_searches([search], queries, self._dimension)
             others = {**snapshots, kind: snapshots[kind].without(sequence)}
-            found = find_rows(reader, others, [search], queries, self._keywords, self._filters)
+            found = find_rows(
+                reader, others, [search], queries, self._keywords, self._filters, until
+            )
             return answers(reader, snapshots, [search], found)[0]
 
         return self._index.read(find)

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 from test_ingress import URLS, RecordingBackend, assert_problem
 
-from deployments.core.filter_parser import MOST_CONDITIONS, MOST_LEVELS, MOST_VALUES
+from deployments.core.filter_parser import (
+    MOST_CONDITIONS,
+    MOST_LEVELS,
+    MOST_METADATA_CONDITIONS,
+    MOST_VALUES,
+)
 from deployments.core.filter_schema import parsed
 from deployments.core.filters import (
     And,
@@ -127,9 +132,18 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$time": {"from": 3, "to": 2}}, "filter.$time ends (2) before it begins (3)"),
         (nested(MOST_LEVELS + 1), "is nested deeper than 10 levels"),
         ({"a": {"$in": list(range(MOST_VALUES + 1))}}, "at most 1000 values in all"),
-        ({"$or": [{"a": 1}] * (MOST_CONDITIONS + 1)}, "filter.$or.100.a is one too many"),
+        (
+            {"$or": [{"segment_id": 1}] * (MOST_CONDITIONS + 1)},
+            "filter.$or.100.segment_id is one too many: a filter has at most 100 conditions",
+        ),
+        (
+            {"$or": [{"a": 1}] * (MOST_METADATA_CONDITIONS + 1)},
+            "filter.$or.20.a is one too many: a filter has at most 20 conditions on metadata",
+        ),
+        ({f"a{i}": {"$ne": 1, "$gt": 0, "$lt": 9} for i in range(11)}, "filter.a10.$ne is one too"),
+        ({"$and": [{"a": {"$exists": True, "$in": [1]}}] * 11}, "filter.$and.10.a.$exists is one"),
         ({"$or": [{}] * 2000}, "filter.$or.100 is one too many: a filter has at most 100"),
-        ({"$and": [{"$or": [{}, {"a": 1}]}] * 51}, "filter.$and.50.$or.0 is one too many"),
+        ({"$and": [{"$or": [{}, {"start_time": 1}]}] * 51}, "filter.$and.50.$or.0 is one too many"),
         ({"media_item_id": {"$in": [1, "x" * 513]}}, "must have 1 to 512 characters"),
     ],
 )
@@ -144,7 +158,8 @@ def test_the_largest_filters_are_taken(client):
     for form in (
         nested(MOST_LEVELS),
         {"a": {"$in": list(range(MOST_VALUES))}},
-        {"$or": [{"a": 1}] * MOST_CONDITIONS},
+        {"$or": [{"start_time": 1}] * MOST_CONDITIONS},
+        {"$or": [{"a": 1}] * MOST_METADATA_CONDITIONS},
         {"$or": [{}] * MOST_CONDITIONS},
     ):
         assert client.post("/search", json={"query": "x", "filter": form}).status_code == 200

@@ -1,6 +1,7 @@
 """Filtered search of a SegmentIndex, against plain Python over all segments."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from storage_samples import FRAME, MODEL, TRANSCRIPT, segment, store_segments, v
 
 from deployments.core import collection, filtered_rows, main_part_types
 from deployments.core.answers import Answer
-from deployments.core.errors import StoreDamaged
+from deployments.core.errors import DeadlineExceeded, StoreDamaged
 from deployments.core.filter_schema import parsed
 from deployments.core.folder_lock import FolderLock
 from deployments.core.index_policy import IndexPolicy, Limits
@@ -27,6 +28,7 @@ from deployments.core.segments import (
     Search,
     SearchMode,
     Segment,
+    SegmentName,
 )
 
 TYPES = [IndexType.FLAT, IndexType.HNSW, IndexType.IVF, IndexType.RABITQ, IndexType.PQ]
@@ -236,6 +238,24 @@ def test_what_is_kept_is_limited_by_the_filters_too(index: SegmentIndex) -> None
     assert kept == [(TRANSCRIPT, parsed(form)) for form in forms[-len(kept) :]]
     assert 1 < len(kept) < len(forms)
     assert found(index, {"n": 1}) == ["a"]
+
+
+def test_a_filter_that_takes_too_long_is_given_up(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtered_rows, "_STEPS_BETWEEN_LOOKS", 100)
+    store_segments(index, 1, *(segment(i, tags=[i, [i]]) for i in range(200)))
+    searches = [Search(TRANSCRIPT, 1000), Search(TRANSCRIPT, 1000, filter=parsed({"tags": 7}))]
+    queries, late = vectors_of(["x", "x"]), time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="took too long over all transcript segments"):
+        index.reads.answer(searches, queries, until=late)
+    with pytest.raises(DeadlineExceeded, match="name media items in it"):
+        index.reads.similar(SegmentName(TRANSCRIPT, 1, 7), searches[1], until=late)
+    assert found(index, {"tags": 7}) == [7]
+    # What is known, and what has no filter, isn't late.
+    everything, filtered = index.reads.answer(searches, queries, until=late)
+    assert sorted(hit.segment.id for hit in everything.hits) == list(range(200))
+    assert [hit.segment.id for hit in filtered.hits] == [7]
 
 
 def test_an_older_reader_sees_what_was_there(index: SegmentIndex) -> None:
