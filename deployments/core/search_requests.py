@@ -57,7 +57,7 @@ class SearchOptions(BaseModel):
     context: Context = Field(
         default=0,
         description="How many segments before and after each result to give with it, of its media "
-        "item and type and in the order of their times.",
+        "item and type and in the order of their times. They count against the limit of `top_k`.",
     )
     offset: Offset | None = Field(
         default=None,
@@ -83,6 +83,11 @@ class SearchOptions(BaseModel):
         if self.offset is not None and self.cursor is not None:
             raise refuse("two_places", "send offset or cursor, not both")
         return self
+
+    @property
+    def most_segments(self) -> int:
+        """How many segments the answer may have, neighbours included."""
+        return self.top_k * self.group_size * (1 + 2 * self.context)
 
     def _search(
         self, mode: SearchMode, text: str, *ranking: object, highlight: bool = False

@@ -124,6 +124,8 @@ def test_a_batch_is_answered_in_order(client, backend):
         ([{"query": "x", "top_k": 501}], "queries.0: top_k is 501; at most 500"),
         ([{"query": "x"}, {"query": "x", "cursor": "x"}], "queries.1: cursor is none"),
         ([{"query": "x", "top_k": 500}] * 21, "is 10500; at most 10000 together"),
+        ([{"query": "x", "top_k": 25, "context": 10}], "queries.0: top_k"),
+        ([{"query": "x", "top_k": 20, "context": 10}] * 24, "is 10080; at most 10000 together"),
     ],
 )
 def test_a_wrong_query_refuses_the_batch(client, backend, queries, message):
@@ -158,6 +160,7 @@ def test_similar_over_http(client, backend):
         ({"media_item_id": 1}, "body.segment_id"),
         ({"media_item_id": 1, "segment_id": True}, "body.segment_id"),
         ({"media_item_id": 1, "segment_id": 1, "top_k": 501}, "top_k is 501"),
+        ({"media_item_id": 1, "segment_id": 1, "top_k": 25, "context": 10}, "is 525; at most 500"),
         ({"media_item_id": 1, "segment_id": 1, "group_size": 2}, "group_by isn't set"),
     ],
 )
