@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deployments.core.answers import Answer
-from deployments.core.errors import NotFound
+from deployments.core.cursors import FIRST
+from deployments.core.errors import InvalidInput, NotFound
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes
@@ -62,7 +63,8 @@ class IndexReads:
     def similar(self, name: SegmentName, search: Search, until: float = math.inf) -> Answer:
         """As `answer`, for the vector of a stored segment, which isn't among the hits itself.
 
-        `search` is of the segment's type. Raises InvalidInput, and NotFound for the segment.
+        `search` is of the segment's type. Raises InvalidInput, also for a cursor from before the
+        segment was stored anew, and NotFound for the segment.
         """
 
         def find(reader: StoreReader, snapshots: Snapshots) -> Answer:
@@ -72,6 +74,12 @@ class IndexReads:
             if sequence is None:
                 raise NotFound(
                     f"media item {name.media_item_id!r} has no {kind} segment {name.segment_id!r}"
+                )
+            after = None if search.shape is None else search.shape.after
+            if after is not None and sequence > after.as_of:
+                raise InvalidInput(
+                    f"segment {name.segment_id!r} of media item {name.media_item_id!r} was stored "
+                    f"anew since the first page; send the cursor {FIRST!r} to begin again"
                 )
             queries = snapshots[kind].vectors_of(np.array([sequence], np.int64))
             queries = check_searches([search], queries, self._dimension)

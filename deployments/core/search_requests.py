@@ -67,8 +67,11 @@ class SearchOptions(BaseModel):
     cursor: str | None = Field(
         default=None,
         description="`*` for the first page, then `next_cursor` of the page before: pages of what "
-        "was stored when the first one was read, less what was deleted or replaced since. "
-        "Whatever others store, none repeats a result or skips one.",
+        "was stored when the first one was read, less what was deleted or replaced since. None "
+        "repeats a result or skips one that stays, whatever others add. Where others delete or "
+        "replace, this holds in semantic search without `deduplicate`, and in groups up to a "
+        "thousand media items; else a result may come again or be skipped. In "
+        "`/search/similar` a cursor is refused once the segment itself was stored anew.",
         examples=["*"],
     )
 
