@@ -10,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from deployments.core.fields import INT64, MAX_ID_CHARS, refuse, storable_json
 from deployments.core.filters import (
-    And,
     AnyOf,
     Between,
     Bound,
@@ -19,10 +18,12 @@ from deployments.core.filters import (
     Filter,
     IdIn,
     Not,
-    Or,
     Overlaps,
     Scalar,
     Subject,
+    all_of,
+    any_of,
+    canonical,
 )
 
 MOST_CONDITIONS = 100
@@ -71,7 +72,7 @@ class FilterParser:
                     parts.append(self._time(wanted, here))
                 case _:
                     parts.extend(self._field(name, wanted, here))
-        return parts[0] if len(parts) == 1 else And(tuple(parts))
+        return all_of(parts)
 
     def _several(self, name: str, value: Any, where: str, level: int) -> Filter:
         if not isinstance(value, list) or not value:
@@ -80,7 +81,7 @@ class FilterParser:
             self.filter(each, f"{where}.{position}", level + 1)
             for position, each in enumerate(value)
         )
-        return And(tuple(parts)) if name == "$and" else Or(tuple(parts))
+        return all_of(parts) if name == "$and" else any_of(parts)
 
     def _time(self, value: Any, where: str) -> Filter:
         self._count(where)
@@ -92,7 +93,7 @@ class FilterParser:
         )
         if start is not None and end is not None and end < start:
             raise _wrong(where, f"ends ({end}) before it begins ({start})")
-        return Overlaps(start, end)
+        return Overlaps(*(at if at is None else canonical(at) for at in (start, end)))
 
     def _field(self, name: str, value: Any, where: str) -> list[Filter]:
         subject = _subject(name, where)
@@ -231,5 +232,8 @@ def _between(subject: Subject, bounds: dict[str, Any], where: str) -> Filter:
         raise _wrong(where, "must have numbers only or strings only as bounds")
     if isinstance(subject, Column) and any(isinstance(bound, str) for bound in bounds.values()):
         raise _wrong(where, "must have numbers of seconds as bounds")
-    named: dict[str, Bound] = {name.removeprefix("$"): bound for name, bound in bounds.items()}
+    named: dict[str, Bound] = {
+        name.removeprefix("$"): bound if isinstance(bound, str) else canonical(bound)
+        for name, bound in bounds.items()
+    }
     return Between(subject, **named)

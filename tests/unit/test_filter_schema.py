@@ -57,7 +57,7 @@ FORMS: list[tuple[dict[str, Any], Filter | None]] = [
     ({"a": {"$exists": False}}, Not(Exists(("a",)))),
     (
         {"a": {"$gte": "x", "$exists": True}},
-        And((Exists(("a",)), Between(("a",), gte="x"))),
+        And((Between(("a",), gte="x"), Exists(("a",)))),
     ),
     ({"media_item_id": 1}, IdIn(MEDIA, ("1",))),
     ({"media_item_id": {"$nin": ["b", 1, "1"]}}, Not(IdIn(MEDIA, ("1", "b")))),
@@ -68,11 +68,17 @@ FORMS: list[tuple[dict[str, Any], Filter | None]] = [
         {"$or": [{"a": 1}, {"$not": {"b": 2}}], "c": 3},
         And(
             (
-                Or((AnyOf(("a",), numbers=(1,)), Not(AnyOf(("b",), numbers=(2,))))),
                 AnyOf(("c",), numbers=(3,)),
+                Or((AnyOf(("a",), numbers=(1,)), Not(AnyOf(("b",), numbers=(2,))))),
             )
         ),
     ),
+    ({"$and": [{"a": "x"}, {"$time": {"to": 2}}]}, And((Overlaps(None, 2), AnyOf(("a",), ("x",))))),
+    ({"$and": [{"$and": [{"a": 1}]}, {"a": {"$eq": 1.0}}]}, AnyOf(("a",), numbers=(1,))),
+    ({"$or": [{"a": 1}, {"a": {"$in": ["x", True]}}]}, AnyOf(("a",), ("x",), (1,), (True,))),
+    ({"$or": [{"media_item_id": 1}, {"media_item_id": "b"}]}, IdIn(MEDIA, ("1", "b"))),
+    ({"$and": [{"a": 1}, {"a": 2}]}, And(tuple(AnyOf(("a",), numbers=(n,)) for n in (1, 2)))),
+    ({"$or": [{}, {}]}, And(())),
 ]
 
 

@@ -76,7 +76,7 @@ def test_a_wrong_shape_is_a_problem(client, backend, fields, message):
     assert backend.asked == []
 
 
-REQUEST = {"query": "x", "cursor": "*", "filter": {"a": 1}}
+REQUEST = {"query": "x", "cursor": "*", "filter": {"a": 1, "b": 2}}
 
 
 def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend):
@@ -85,7 +85,7 @@ def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend
     assert (first.cursor_key is not None, first.after) == (True, None)
     position = Position(9, 0.25, 4)
     cursor = cursors.encoded(first.cursor_key, position)
-    for same in ({}, {"top_k": 3}, {"explain": True}, {"filter": {"a": 1.0}}):
+    for same in ({}, {"top_k": 3}, {"explain": True}, {"filter": {"b": 2.0, "a": 1}}):
         client.post("/search", json=REQUEST | {"cursor": cursor} | same)
         assert backend.asked[-1].search.shape == Shape(cursor_key=first.cursor_key, after=position)
     others: list[dict[str, Any]] = [
