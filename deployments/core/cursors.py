@@ -75,9 +75,9 @@ def decoded(cursor: str, key: str) -> Position | None:
     values = unpacked(cursor, key, (int,), (int, float), (int,), (str,))
     if values is None:
         return None
-    *place, marks = values
-    starts = range(0, len(marks), MARK_CHARS)
-    return Position(*place, tuple(marks[start : start + MARK_CHARS] for start in starts))
+    as_of, score, sequence, marks = values
+    shown = (marks[start : start + MARK_CHARS] for start in range(0, len(marks), MARK_CHARS))
+    return Position(as_of, score, sequence, tuple(shown))
 
 
 def mark_of(name: str) -> str:
