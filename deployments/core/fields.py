@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_ID_CHARS = 512
@@ -60,6 +68,11 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+def _switch(value: object) -> object:
+    """The boolean that a URL says, which has strings only."""
+    return {"true": True, "false": False}.get(str(value).lower(), value)
+
+
 def _whole_seconds(value: float | int) -> float | int:
     if abs(value) < EXACT_FLOAT_INT:
         return value
@@ -99,6 +112,8 @@ Seconds = Annotated[
 ]
 Similarity = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 Share = Annotated[FiniteFloat, BeforeValidator(_no_boolean), Field(gt=0, le=1)]
+Duplicates = Annotated[StrictBool | Share, BeforeValidator(_switch)]
+"""A cosine, or true or false; numbers are cosines also where they are 1, in JSON and in URLs."""
 GroupSize = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=100)]
 Context = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10)]
 Offset = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, le=10_000)]

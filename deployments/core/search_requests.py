@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deployments.core import cursors
 from deployments.core.fields import (
     Context,
+    Duplicates,
     GroupSize,
     Name,
     Offset,
-    Share,
     Similarity,
     Text,
     TopK,
@@ -49,10 +49,11 @@ class SearchOptions(BaseModel):
         description="With `group_by`: how many hits of a media item to give, the best one as the "
         "result and the next ones as its `others`.",
     )
-    deduplicate: bool | Share = Field(
+    deduplicate: Duplicates = Field(
         default=False,
         description="Leave out a result whose vector has this cosine, or a higher one, to that of "
-        f"a better result; true stands for {DUPLICATE_COSINE}. The next ones take their places.",
+        f"a better result; true stands for {DUPLICATE_COSINE}, and 1 leaves out equal "
+        "vectors only. The next ones take their places.",
     )
     context: Context = Field(
         default=0,

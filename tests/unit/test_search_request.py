@@ -41,6 +41,9 @@ def client(backend):
         ({"deduplicate": True}, Shape(duplicate_cosine=0.95)),
         ({"deduplicate": 0.8}, Shape(duplicate_cosine=0.8)),
         ({"deduplicate": False}, None),
+        ({"deduplicate": 1}, Shape(duplicate_cosine=1.0)),
+        ({"deduplicate": 1.0}, Shape(duplicate_cosine=1.0)),
+        ({"deduplicate": "True"}, Shape(duplicate_cosine=0.95)),
     ],
 )
 def test_the_shape_of_a_search(client, backend, fields, shape):
@@ -63,6 +66,8 @@ def test_the_shape_of_a_search(client, backend, fields, shape):
         ({"top_k": 3, "context": 9}, "is 57; at most 50"),
         ({"top_k": 2, "group_by": "media_item_id", "group_size": 2, "context": 6}, "is 52; at"),
         ({"deduplicate": 1.5}, "less than or equal to 1"),
+        ({"deduplicate": 0}, "greater than 0"),
+        ({"deduplicate": "yes"}, "valid"),
         ({"cursor": "nonsense"}, "cursor is none that this service gave"),
         ({"cursor": "x" * 5000}, "cursor is none that this service gave"),
     ],
@@ -93,7 +98,7 @@ def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend
         {"embedding_type": "clip"},
         {"mode": "hybrid"},
         {"min_similarity": 0.1},
-        {"filter": {"a": True}},
+        {"filter": {"a": True, "b": 2}},
         {"filter": None},
         {"group_by": "media_item_id"},
         {"deduplicate": True},
