@@ -98,17 +98,17 @@ class SearchOptions(BaseModel):
     ) -> Search:
         """The core's value; `ranking` is what else decides the ranking. Raises InvalidInput."""
         return Search(
-            self.embedding_type,
-            self.top_k,
-            self.min_similarity,
-            self.exact,
-            mode,
-            text,
-            self.explain,
-            self.filter,
-            self._shape(mode, *ranking),
-            self.context,
-            highlight,
+            embedding_type=self.embedding_type,
+            top_k=self.top_k,
+            min_similarity=self.min_similarity,
+            exact=self.exact,
+            mode=mode,
+            text=text,
+            explain=self.explain,
+            filter=self.filter,
+            shape=self._shape(mode, *ranking),
+            context=self.context,
+            highlight=highlight,
         )
 
     def _shape(self, *ranking: object) -> Shape | None:
