@@ -101,9 +101,13 @@ class Encoder:
         return await self._submit([query.search for query in queries], vectors)
 
     async def check(self) -> None:
-        """Encode and search for real, past the cache."""
+        """Encode and search for real, past the cache and past the searches that wait."""
         encoded = await self._batcher.encode([PROBE.text], "query", Priority.QUERY)
-        await self._submit([PROBE.search], encoded.vectors)
+        await call(
+            lambda: self._index.check.remote(PROBE.search, encoded.vectors, self._fingerprint),
+            what="the index",
+            timeout_s=self._timeout_s,
+        )
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments, encoding only those whose text the index has no vector for."""

@@ -75,6 +75,7 @@ class Index:
         self._publisher: Publisher | None = None
         self._closing = threading.Event()
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
+        self._checks = ThreadPoolExecutor(1, thread_name_prefix="check")
         if not self._lock.try_acquire():
             self._in_thread(self._wait_for_lock)
         elif not self._open_if_whole():
@@ -100,8 +101,8 @@ class Index:
         """The answer to each search; `queries` is (len(searches), dimension) float32."""
         reads = self._opened().reads
         self._check_model(fingerprint)
-        started = monotonic()
-        found = await self._in_search_thread(lambda: answers_json(reads, searches, queries))
+        started, until = monotonic(), self._filters_until()
+        found = await self._in_search_thread(lambda: answers_json(reads, searches, queries, until))
         seconds = monotonic() - started
         self._metrics.searched(seconds)
         logger.debug("Answered %d searches in %.1f ms", len(searches), seconds * 1000)
@@ -109,8 +110,8 @@ class Index:
 
     async def similar(self, name: SegmentName, search: Search) -> Json:
         """The answer to a search for what is near to a stored segment."""
-        reads = self._opened().reads
-        return await self._in_search_thread(lambda: answer_json(reads.similar(name, search)))
+        reads, until = self._opened().reads, self._filters_until()
+        return await self._in_search_thread(lambda: answer_json(reads.similar(name, search, until)))
 
     async def media(self, wanted: MediaList) -> Json:
         """A page of the media items that have segments."""
@@ -123,9 +124,15 @@ class Index:
         return await self._in_search_thread(lambda: segments_json(wanted, reads.segments(wanted)))
 
     async def stats(self) -> IndexStats:
-        """Counts by type."""
-        stats = await self._in_search_thread(self._opened().stats)
+        """Counts by type, at once, however many searches wait."""
+        stats = await self._in_check_thread(self._opened().stats)
         return replace(stats, last_write_at=self._opened_writer().last_commit_at)
+
+    async def check(self, search: Search, query: Vectors, fingerprint: str) -> None:
+        """Search for real, at once, however many other searches wait."""
+        reads = self._opened().reads
+        self._check_model(fingerprint)
+        await self._in_check_thread(lambda: reads.answer([search], query))
 
     def check_health(self) -> None:
         """Serve's health check: a folder that couldn't be opened after a wait needs a restart.
@@ -164,6 +171,13 @@ class Index:
 
     async def _in_search_thread(self, read: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._searches, read)
+
+    async def _in_check_thread(self, read: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._checks, read)
+
+    def _filters_until(self) -> float:
+        """When the filters of a call that begins now are given up, in time for its answer."""
+        return monotonic() + self._settings.embeddings_timeout_s / 2
 
     def _open(self) -> None:
         started = monotonic()

@@ -38,7 +38,7 @@ from deployments.url_search import SearchByUrl
 READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
 BODY = problem_responses(UnreadableBody, BodyTooLarge)
 
-MOST_BATCH_HITS = 10_000
+MOST_BATCH_SEGMENTS = 10_000
 
 
 class SearchBackend(Protocol):
@@ -96,10 +96,11 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
                 queries.append(_query(one, settings))
             except InvalidInput as error:
                 raise InvalidInput(f"queries.{position}: {error.detail}") from None
-        hits = sum(one.top_k * one.group_size for one in request.queries)
-        if hits > MOST_BATCH_HITS:
+        segments = sum(one.most_segments for one in request.queries)
+        if segments > MOST_BATCH_SEGMENTS:
             raise InvalidInput(
-                f"top_k · group_size of all queries is {hits}; at most {MOST_BATCH_HITS} together"
+                f"top_k · group_size · (1 + 2 · context) of all queries is {segments}; at most "
+                f"{MOST_BATCH_SEGMENTS} together"
             )
         answers = await backend.search_all(queries)
         return _json(
@@ -164,9 +165,10 @@ def _check_top_k(request: SearchOptions, settings: Settings) -> None:
     most = settings.embeddings_max_top_k
     if request.top_k > most:
         raise InvalidInput(f"top_k is {request.top_k}; at most {most}")
-    hits = request.top_k * request.group_size
-    if hits > most:
-        raise InvalidInput(f"top_k · group_size is {hits}; at most {most}")
+    if request.most_segments > most:
+        raise InvalidInput(
+            f"top_k · group_size · (1 + 2 · context) is {request.most_segments}; at most {most}"
+        )
 
 
 def _response(request: SearchRequest, answer: Json) -> Json:

@@ -30,8 +30,11 @@ GroupBy = Annotated[
 ]
 GroupSize = Annotated[fields.GroupSize, Query(description="How many hits of a media item to give.")]
 Deduplicate = Annotated[
-    bool | fields.Share,
-    Query(description="Leave out results with this cosine, or a higher one, to a better one."),
+    fields.Duplicates,
+    Query(
+        description="Leave out results with this cosine, or a higher one, to a better one; `true` "
+        "stands for 0.95."
+    ),
 ]
 Context = Annotated[
     fields.Context, Query(description="How many segments before and after each result to give.")

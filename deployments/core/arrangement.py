@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deployments.core.collection import Snapshot
+from deployments.core.cursors import mark_of
 from deployments.core.deep_ranking import DeepRanking
 from deployments.core.exact_search import cosines_of, error_bound
 from deployments.core.main_part import Sequences
@@ -27,6 +28,7 @@ RowsOf = Callable[[Sequence[str]], Sequences]
 
 _FIRST_DEPTH = 64
 _DEEPER = 4
+_MOST_SHOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,10 @@ class _Walk:
         self._media_of = media_of
         self._media: dict[int, str] = {}
         self._groups: dict[str | int, list[Ranked]] = {}
+        self._shown = frozenset(() if shape.after is None else shape.after.shown)
         self._vectors: Vectors = np.empty((_FIRST_DEPTH, snapshot.vectors.shape[1]), np.float32)
         self._taken = 0
-        self._on_page = 0
+        self._on_page: list[str | int] = []
         self.more = False
 
     @property
@@ -114,7 +117,7 @@ class _Walk:
 
     @property
     def _is_full(self) -> bool:
-        return self._on_page == self._search.top_k
+        return len(self._on_page) == self._search.top_k
 
     @property
     def has_room(self) -> bool:
@@ -125,7 +128,7 @@ class _Walk:
 
     def down(self, ranked: Sequence[Ranked]) -> None:
         """Walk down these rows, the first of the ranking."""
-        self._groups, self._taken, self._on_page, self.more = {}, 0, 0, False
+        self._groups, self._taken, self._on_page, self.more = {}, 0, [], False
         if self._shape.in_groups:
             unknown = [each.sequence for each in ranked if each.sequence not in self._media]
             self._media |= self._media_of(unknown)
@@ -141,10 +144,11 @@ class _Walk:
         if (full and (taken is not None or self.more)) or self._is_near(each):
             return
         if full:
-            self.more = True
+            self.more = not self._was_shown(group)
         elif taken is None:
             self._groups[group] = [each]
-            self._on_page += self._comes_after(each)
+            if self._comes_after(each) and not self._was_shown(group):
+                self._on_page.append(group)
         else:
             taken.append(each)
         if not full and shape.duplicate_cosine is not None:
@@ -155,6 +159,10 @@ class _Walk:
         if self._anchor is not None:
             return each.key > self._anchor
         return len(self._groups) > self._shape.offset
+
+    def _was_shown(self, group: str | int) -> bool:
+        """Whether an earlier page showed the group, by a row that may be gone since."""
+        return bool(self._shown) and mark_of(str(group)) in self._shown
 
     def _is_near(self, each: Ranked) -> bool:
         least = self._shape.duplicate_cosine
@@ -176,11 +184,18 @@ class _Walk:
 
     def page(self, as_of: int) -> Page:
         """What the walk found."""
-        groups = list(self._groups.values())[len(self._groups) - self._on_page :]
         results = [
             replace(best, others=tuple(others)) if self._shape.in_groups else best
-            for best, *others in groups
+            for best, *others in (self._groups[group] for group in self._on_page)
         ]
         if not self.more or not results:
             return Page(results)
-        return Page(results, Position(as_of, -results[-1].key[0], results[-1].sequence))
+        last = results[-1]
+        return Page(results, Position(as_of, -last.key[0], last.sequence, self._marks()))
+
+    def _marks(self) -> tuple[str, ...]:
+        """Those of the groups on this page and on earlier ones."""
+        if not self._shape.in_groups:
+            return ()
+        before = () if self._shape.after is None else self._shape.after.shown
+        return (*before, *(mark_of(str(group)) for group in self._on_page))[-_MOST_SHOWN:]

@@ -16,6 +16,8 @@ FIRST = "*"
 
 _VERSION = 1
 _KEY_BYTES = 9
+_MARK_BYTES = 6
+MARK_CHARS = 8
 
 
 def key_of(*decisive: object) -> str:
@@ -64,10 +66,22 @@ def unpacked(cursor: str, key: str, *kinds: tuple[type, ...]) -> list[Any] | Non
 
 def encoded(key: str, position: Position) -> str:
     """The cursor of a search for what comes after a position."""
-    return packed(key, position.as_of, position.score, position.sequence)
+    marks = "".join(position.shown)
+    return packed(key, position.as_of, position.score, position.sequence, marks)
 
 
 def decoded(cursor: str, key: str) -> Position | None:
     """The position of a search's cursor; None for the first page. Raises InvalidInput."""
-    values = unpacked(cursor, key, (int,), (int, float), (int,))
-    return None if values is None else Position(*values)
+    values = unpacked(cursor, key, (int,), (int, float), (int,), (str,))
+    if values is None:
+        return None
+    as_of, score, sequence, marks = values
+    shown = (marks[start : start + MARK_CHARS] for start in range(0, len(marks), MARK_CHARS))
+    return Position(as_of, score, sequence, tuple(shown))
+
+
+def mark_of(name: str) -> str:
+    """MARK_CHARS characters, 48 bits of a hash, that stand for a name."""
+    return base64.urlsafe_b64encode(
+        blake2b(name.encode(), digest_size=_MARK_BYTES).digest()
+    ).decode()

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 from pydantic_core import PydanticCustomError
 
 MAX_ID_CHARS = 512
@@ -61,8 +69,18 @@ def no_boolean(value: object) -> object:
     return value
 
 
+def _switch(value: object) -> object:
+    """The boolean that a URL says, which has strings only."""
+    return {"true": True, "false": False}.get(str(value).lower(), value)
+
+
 def _whole_seconds(value: float | int) -> float | int:
-    return value if abs(value) < EXACT_FLOAT_INT else float(value)
+    if abs(value) < EXACT_FLOAT_INT:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise refuse("number_too_large", "must be a number below 1.8e308") from None
 
 
 def storable_json(value: object, depth: int = 0) -> None:
@@ -95,6 +113,8 @@ Seconds = Annotated[
 ]
 Similarity = Annotated[FiniteFloat, BeforeValidator(no_boolean), Field(ge=0, le=1)]
 Share = Annotated[FiniteFloat, BeforeValidator(no_boolean), Field(gt=0, le=1)]
+Duplicates = Annotated[StrictBool | Share, BeforeValidator(_switch)]
+"""A cosine, or true or false; numbers are cosines also where they are 1, in JSON and in URLs."""
 GroupSize = Annotated[int, BeforeValidator(no_boolean), Field(ge=1, le=100)]
 Context = Annotated[int, BeforeValidator(no_boolean), Field(ge=0, le=10)]
 Offset = Annotated[int, BeforeValidator(no_boolean), Field(ge=0, le=10_000)]

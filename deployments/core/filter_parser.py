@@ -3,7 +3,6 @@
 It is an object from fields to conditions, with the fields named as in the `metadata` of a result.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from pydantic_core import PydanticCustomError
 
 from deployments.core.fields import INT64, MAX_ID_CHARS, refuse, storable_json
 from deployments.core.filters import (
-    And,
     AnyOf,
     Between,
     Bound,
@@ -20,14 +18,18 @@ from deployments.core.filters import (
     Filter,
     IdIn,
     Not,
-    Or,
     Overlaps,
     Scalar,
     Subject,
+    all_of,
+    any_of,
+    canonical,
 )
 
 MOST_CONDITIONS = 100
+MOST_METADATA_CONDITIONS = 20
 MOST_VALUES = 1000
+MOST_TEXT_CHARS = 1000
 MOST_LEVELS = 10
 MOST_KEYS = 10
 MOST_FIELD_CHARS = 512
@@ -47,6 +49,7 @@ class FilterParser:
 
     def __init__(self) -> None:
         self._conditions = 0
+        self._metadata_conditions = 0
         self._values = 0
 
     def filter(self, value: Any, where: str, level: int = 1) -> Filter:
@@ -55,6 +58,8 @@ class FilterParser:
             raise _wrong(where, f"is nested deeper than {MOST_LEVELS} levels")
         if not isinstance(value, dict):
             raise _wrong(where, 'must be an object such as {"ticker": "SPY"}')
+        if not value:
+            self._count(where)
         parts: list[Filter] = []
         for name, wanted in value.items():
             here = f"{where}.{name}"
@@ -67,7 +72,7 @@ class FilterParser:
                     parts.append(self._time(wanted, here))
                 case _:
                     parts.extend(self._field(name, wanted, here))
-        return parts[0] if len(parts) == 1 else And(tuple(parts))
+        return all_of(parts)
 
     def _several(self, name: str, value: Any, where: str, level: int) -> Filter:
         if not isinstance(value, list) or not value:
@@ -76,7 +81,7 @@ class FilterParser:
             self.filter(each, f"{where}.{position}", level + 1)
             for position, each in enumerate(value)
         )
-        return And(tuple(parts)) if name == "$and" else Or(tuple(parts))
+        return all_of(parts) if name == "$and" else any_of(parts)
 
     def _time(self, value: Any, where: str) -> Filter:
         self._count(where)
@@ -88,12 +93,12 @@ class FilterParser:
         )
         if start is not None and end is not None and end < start:
             raise _wrong(where, f"ends ({end}) before it begins ({start})")
-        return Overlaps(start, end)
+        return Overlaps(*(at if at is None else canonical(at) for at in (start, end)))
 
     def _field(self, name: str, value: Any, where: str) -> list[Filter]:
         subject = _subject(name, where)
         if not isinstance(value, dict):
-            self._count(where)
+            self._count_about(subject, where)
             return [self._any_of(subject, [value], where)]
         allowed = _ID_OPERATORS if subject in _IDS else _OPERATORS
         unknown = next((each for each in value if each not in allowed), None)
@@ -109,7 +114,7 @@ class FilterParser:
             here = f"{where}.{operator}"
             if operator in _BOUNDS:
                 continue
-            self._count(where)
+            self._count_about(subject, here)
             match operator:
                 case "$eq":
                     parts.append(self._any_of(subject, [operand], here))
@@ -124,7 +129,7 @@ class FilterParser:
                     parts.append(found if operator == "$in" else Not(found))
         bounds = {each: value[each] for each in _BOUNDS if each in value}
         if bounds:
-            self._count(where)
+            self._count_about(subject, where)
             parts.append(_between(subject, bounds, where))
         return parts
 
@@ -136,10 +141,22 @@ class FilterParser:
             return IdIn.of(subject, [_id(value, where) for value in values])
         return AnyOf.of(subject, [_scalar(value, where) for value in values])
 
+    def _count_about(self, subject: Subject, where: str) -> None:
+        self._count(where)
+        self._metadata_conditions += not isinstance(subject, Column)
+        if self._metadata_conditions > MOST_METADATA_CONDITIONS:
+            raise _wrong(
+                where,
+                f"is one too many: a filter has at most {MOST_METADATA_CONDITIONS} conditions on "
+                "metadata; $in asks for several values in one",
+            )
+
     def _count(self, where: str) -> None:
         self._conditions += 1
         if self._conditions > MOST_CONDITIONS:
-            raise _wrong(where, f"is one too many: a filter has at most {MOST_CONDITIONS}")
+            raise _wrong(
+                where, f"is one too many: a filter has at most {MOST_CONDITIONS} conditions"
+            )
 
 
 def _wrong(where: str, message: str) -> PydanticCustomError:
@@ -165,6 +182,8 @@ def _subject(name: Any, where: str) -> Subject:
 
 
 def _storable(value: object, where: str) -> None:
+    if isinstance(value, str) and len(value) > MOST_TEXT_CHARS:
+        raise _wrong(where, f"has {len(value)} characters; at most {MOST_TEXT_CHARS}")
     try:
         storable_json(value)
     except PydanticCustomError as error:
@@ -183,15 +202,16 @@ def _scalar(value: Any, where: str) -> Scalar:
 def _id(value: Any, where: str) -> int | str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _wrong(where, "must be an id, an integer or a string")
-    _storable(value, where)
-    if not 0 < len(str(value)) <= MAX_ID_CHARS:
+    if isinstance(value, str) and not 0 < len(value) <= MAX_ID_CHARS:
         raise _wrong(where, f"must have 1 to {MAX_ID_CHARS} characters")
+    _storable(value, where)
     return value
 
 
 def _number(value: Any, where: str) -> int | float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not -INT64 <= value < INT64:
+    # Integers may be too large for a float, and no comparison holds for NaN.
+    if not number or not -INT64 <= value < INT64:
         raise _wrong(where, "must be a number of seconds")
     return value
 
@@ -212,5 +232,8 @@ def _between(subject: Subject, bounds: dict[str, Any], where: str) -> Filter:
         raise _wrong(where, "must have numbers only or strings only as bounds")
     if isinstance(subject, Column) and any(isinstance(bound, str) for bound in bounds.values()):
         raise _wrong(where, "must have numbers of seconds as bounds")
-    named: dict[str, Bound] = {name.removeprefix("$"): bound for name, bound in bounds.items()}
+    named: dict[str, Bound] = {
+        name.removeprefix("$"): bound if isinstance(bound, str) else canonical(bound)
+        for name, bound in bounds.items()
+    }
     return Between(subject, **named)

@@ -9,7 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from deployments.core.fields import INT64
 from deployments.core.filter_parser import FilterParser
-from deployments.core.filters import And, Column, Filter, Scalar
+from deployments.core.filters import Column, Filter, Scalar, all_of
 
 URL_PREFIX = "metadata."
 
@@ -50,9 +50,7 @@ def of_url(
         parts.append(parser.filter({"$time": time}, "query"))
     for field, values in fields.items():
         parts.append(parser.filter({field: {"$in": values}}, "metadata"))
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else And(tuple(parts))
+    return all_of(parts) if parts else None
 
 
 def _meanings(text: str) -> list[Scalar]:

@@ -1,12 +1,16 @@
 """Which segments a search may find: conditions on their media item, times and metadata.
 
-All values are frozen and canonical: filters that ask the same in the same order are equal, and 1
-differs from true. Two orders of the same conditions may differ.
+All values are frozen and canonical, as `of`, `all_of` and `any_of` make them: filters that have the
+same conditions in any order and number are equal, and so are their forms in `repr`; 1 is 1.0, and
+differs from true.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+_INT64 = 2**63
+_BYTES_PER_CHAR = 4  # as Python keeps a string with an emoji in it
 
 Scalar = str | int | float | bool
 Bound = str | int | float
@@ -64,7 +68,7 @@ class AnyOf:
                 case str():
                     texts.add(value)
                 case _:
-                    numbers.add(value)
+                    numbers.add(canonical(value))
         return cls(subject, tuple(sorted(texts)), tuple(sorted(numbers)), tuple(sorted(booleans)))
 
 
@@ -122,3 +126,61 @@ class Or:
 
 
 Filter = IdIn | AnyOf | Between | Exists | Overlaps | Not | And | Or
+
+
+def canonical(number: int | float) -> int | float:
+    """The number as an integer if it is one of 64 bits."""
+    if isinstance(number, float) and number.is_integer() and -_INT64 <= number < _INT64:
+        return int(number)
+    return number
+
+
+def all_of(parts: Iterable[Filter]) -> Filter:
+    """All of these hold, those first that are quickly seen; none is no condition."""
+    return _joined(And, set(_flat(And, parts)))
+
+
+def any_of(parts: Iterable[Filter]) -> Filter:
+    """At least one of these holds. Values of one subject become one condition, read once."""
+    joined: set[Filter] = set()
+    ids: dict[Column, list[str]] = {}
+    values: dict[Subject, list[Scalar]] = {}
+    for part in _flat(Or, parts):
+        match part:
+            case IdIn(column, keys):
+                ids.setdefault(column, []).extend(keys)
+            case AnyOf(subject, texts, numbers, booleans):
+                values.setdefault(subject, []).extend((*texts, *numbers, *booleans))
+            case _:
+                joined.add(part)
+    joined.update(IdIn.of(*each) for each in ids.items())
+    joined.update(AnyOf.of(*each) for each in values.items())
+    return _joined(Or, joined)
+
+
+def _flat(kind: type[And | Or], parts: Iterable[Filter]) -> Iterator[Filter]:
+    for part in parts:
+        if isinstance(part, kind):
+            yield from part.parts
+        else:
+            yield part
+
+
+def _joined(kind: type[And | Or], parts: set[Filter]) -> Filter:
+    if len(parts) == 1:
+        return next(iter(parts))
+    return kind(tuple(sorted(parts, key=lambda part: (_reads_metadata(part), repr(part)))))
+
+
+def _reads_metadata(part: Filter) -> bool:
+    match part:
+        case IdIn() | Overlaps():
+            return False
+        case AnyOf(subject) | Between(subject) | Exists(subject):
+            return not isinstance(subject, Column)
+    return True
+
+
+def bytes_of(wanted: Filter) -> int:
+    """About how much memory a filter takes at most."""
+    return _BYTES_PER_CHAR * len(repr(wanted))

@@ -1,11 +1,13 @@
 """What can be asked of an open index."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from deployments.core.answers import Answer
-from deployments.core.errors import NotFound
+from deployments.core.cursors import FIRST
+from deployments.core.errors import InvalidInput, NotFound
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes
@@ -37,27 +39,33 @@ class IndexReads:
         self._keywords = KeywordIndexes()
         self._filters = FilteredRows()
 
-    def answer(self, searches: Sequence[Search], queries: Vectors) -> list[Answer]:
+    def answer(
+        self, searches: Sequence[Search], queries: Vectors, until: float = math.inf
+    ) -> list[Answer]:
         """For each search its best hits by its mode, ties by sequence number.
 
         `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
         `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
-        All searches see the same state. Raises InvalidInput.
+        All searches see the same state. Raises InvalidInput, and DeadlineExceeded if their filters
+        aren't evaluated at `until`, in seconds of `time.monotonic`.
         """
         if not searches:
             return []
         queries = check_searches(searches, queries, self._dimension)
 
         def find(reader: StoreReader, snapshots: Snapshots) -> list[Answer]:
-            found = find_rows(reader, snapshots, searches, queries, self._keywords, self._filters)
+            found = find_rows(
+                reader, snapshots, searches, queries, self._keywords, self._filters, until
+            )
             return answers(reader, snapshots, searches, found)
 
         return self._index.read(find)
 
-    def similar(self, name: SegmentName, search: Search) -> Answer:
+    def similar(self, name: SegmentName, search: Search, until: float = math.inf) -> Answer:
         """As `answer`, for the vector of a stored segment, which isn't among the hits itself.
 
-        `search` is of the segment's type. Raises InvalidInput, and NotFound for the segment.
+        `search` is of the segment's type. Raises InvalidInput, also for a cursor from before the
+        segment was stored anew, and NotFound for the segment.
         """
 
         def find(reader: StoreReader, snapshots: Snapshots) -> Answer:
@@ -68,23 +76,34 @@ class IndexReads:
                 raise NotFound(
                     f"media item {name.media_item_id!r} has no {kind} segment {name.segment_id!r}"
                 )
+            after = None if search.shape is None else search.shape.after
+            if after is not None and sequence > after.as_of:
+                raise InvalidInput(
+                    f"segment {name.segment_id!r} of media item {name.media_item_id!r} was stored "
+                    f"anew since the first page; send the cursor {FIRST!r} to begin again"
+                )
             queries = snapshots[kind].vectors_of(np.array([sequence], np.int64))
             queries = check_searches([search], queries, self._dimension)
             others = {**snapshots, kind: snapshots[kind].without(sequence)}
-            found = find_rows(reader, others, [search], queries, self._keywords, self._filters)
+            found = find_rows(
+                reader, others, [search], queries, self._keywords, self._filters, until
+            )
             return answers(reader, snapshots, [search], found)[0]
 
         return self._index.read(find)
 
     def moments(
-        self, searches: Sequence[MomentSearch], queries: Vectors
+        self, searches: Sequence[MomentSearch], queries: Vectors, until: float = math.inf
     ) -> list[list[FoundMoment]]:
-        """For each search its best moments; see MomentReads.find. All see the same state."""
+        """For each search its best moments; see MomentReads.find. All see the same state.
+
+        Raises as `answer`.
+        """
         if not searches:
             return []
         return self._index.read(
             lambda reader, snapshots: MomentReads(
-                reader, snapshots, self._keywords, self._filters
+                reader, snapshots, self._keywords, self._filters, until
             ).find(searches, queries, self._dimension)
         )
 

@@ -11,7 +11,7 @@ from deployments.core.segment_rows import key_of
 from deployments.core.segments import EmbeddingType, Id, Segment
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader, not_as_written
-from deployments.core.time_order import TimeKey, time_keys, time_span
+from deployments.core.time_order import TimeKey, time_keys_after, time_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +133,19 @@ def _counts(
 def segment_page(reader: StoreReader, snapshots: Snapshots, wanted: SegmentList) -> SegmentPage:
     """The page; `reader` and `snapshots` are of the same commit. Raises NotFound, StoreDamaged."""
     key = key_of(wanted.media_item_id)
-    every = {kind: time_keys(reader, kind, key) for kind in EmbeddingType}
-    if not any(every.values()):
-        raise NotFound(f"there is no media item {wanted.media_item_id!r}")
     kinds = list(EmbeddingType) if wanted.embedding_type is None else [wanted.embedding_type]
-    listed = sorted(chain.from_iterable(every[kind] for kind in kinds))
-    if wanted.after is not None:
-        listed = [each for each in listed if each > wanted.after]
+    following = {
+        kind: time_keys_after(reader, kind, key, wanted.after, wanted.limit + 1) for kind in kinds
+    }
+    listed = sorted(chain.from_iterable(following.values()))
+    if not listed and not any(
+        time_keys_after(reader, kind, key, None, 1) for kind in EmbeddingType
+    ):
+        raise NotFound(f"there is no media item {wanted.media_item_id!r}")
     shown = listed[: wanted.limit]
     found = {}
     for kind in kinds:
-        of_kind = set(every[kind])
+        of_kind = set(following[kind])
         rows = sorted(each[2] for each in shown if each in of_kind)
         for sequence, segment in segments_of(reader, kind, snapshots[kind], rows).items():
             found[sequence] = ListedSegment(kind, *segment)

@@ -46,6 +46,8 @@ class MomentReads:
     snapshots: Snapshots
     keywords: KeywordIndexes
     filters: FilteredRows
+    until: float
+    """When filters have to be evaluated, in seconds of `time.monotonic`."""
 
     def find(
         self, wanted: Sequence[MomentSearch], queries: Vectors, dimension: int
@@ -53,13 +55,19 @@ class MomentReads:
         """The moments of each search, best first.
 
         `queries[i]`, of shape (len(wanted), dimension) float32 and unit length, belongs to
-        `wanted[i]`. Raises InvalidInput and StoreDamaged.
+        `wanted[i]`. Raises InvalidInput, DeadlineExceeded and StoreDamaged.
         """
         searches = [_search(each, kind) for each in wanted for kind, _ in each.weights]
         repeated = np.repeat(queries, [len(each.weights) for each in wanted], axis=0)
         repeated = check_searches(searches, repeated, dimension)
         rows = find_rows(
-            self.reader, self.snapshots, searches, repeated, self.keywords, self.filters
+            self.reader,
+            self.snapshots,
+            searches,
+            repeated,
+            self.keywords,
+            self.filters,
+            self.until,
         )
         hits = iter(answers(self.reader, self.snapshots, searches, rows))
         found = []

@@ -52,12 +52,14 @@ def find_rows(
     queries: Vectors,
     keywords: KeywordIndexes,
     filters: FilteredRows,
+    until: float,
 ) -> list[Found]:
     """Carry out searches that were checked; `reader` and `snapshots` are of the same commit.
 
     Searches of one type with the same filter go through its vectors together. A word's weight
-    doesn't depend on the filter: it is that of the word among all rows. Raises StoreDamaged, and
-    Overtaken.
+    doesn't depend on the filter: it is that of the word among all rows. Raises StoreDamaged,
+    Overtaken, and DeadlineExceeded if filters aren't evaluated at `until`, in seconds of
+    `time.monotonic`.
     """
     found: list[list[Ranked]] = [[] for _ in searches]
     following: dict[int, Position] = {}
@@ -73,7 +75,7 @@ def find_rows(
             here = [i for i in positions if searches[i].filter == wanted]
             rows = snapshot
             if wanted is not None:
-                rows = filters.among(reader, kind, snapshot, wanted)
+                rows = filters.among(reader, kind, snapshot, wanted, until)
                 live = rows.live_sequences()
                 worded |= {i: worded[i].among(live) for i in here if i in worded}
             plain = [i for i in here if searches[i].shape is None]

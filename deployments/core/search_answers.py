@@ -1,5 +1,6 @@
 """Answers to searches of any kind, as JSON."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,18 +12,28 @@ from deployments.core.segments import MomentSearch, Search, Vectors
 
 
 def answers_json(
-    reads: IndexReads, searches: Sequence[Search | MomentSearch], queries: Vectors
+    reads: IndexReads,
+    searches: Sequence[Search | MomentSearch],
+    queries: Vectors,
+    until: float = math.inf,
 ) -> list[Json]:
-    """The answer to each search; `queries` is (len(searches), dimension) float32."""
+    """The answer to each search; `queries` is (len(searches), dimension) float32.
+
+    Raises as IndexReads.answer, which has `until`.
+    """
     plain = {i: each for i, each in enumerate(searches) if isinstance(each, Search)}
     if len(plain) == len(searches):
-        return [answer_json(answer) for answer in reads.answer(list(plain.values()), queries)]
+        return [
+            answer_json(answer) for answer in reads.answer(list(plain.values()), queries, until)
+        ]
     moments = {i: each for i, each in enumerate(searches) if isinstance(each, MomentSearch)}
-    found = reads.moments(list(moments.values()), np.ascontiguousarray(queries[list(moments)]))
+    asked = np.ascontiguousarray(queries[list(moments)])
+    found = reads.moments(list(moments.values()), asked, until)
     told = {
         i: moments_json(wanted, each)
         for (i, wanted), each in zip(moments.items(), found, strict=True)
     }
-    answers = reads.answer(list(plain.values()), np.ascontiguousarray(queries[list(plain)]))
+    asked = np.ascontiguousarray(queries[list(plain)])
+    answers = reads.answer(list(plain.values()), asked, until)
     told |= {i: answer_json(answer) for i, answer in zip(plain, answers, strict=True)}
     return [told[i] for i in range(len(searches))]

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from deployments.core import cursors
 from deployments.core.fields import (
     Context,
+    Duplicates,
     GroupSize,
     Name,
     Offset,
-    Share,
     Similarity,
     Text,
     TopK,
@@ -49,15 +49,16 @@ class SearchOptions(BaseModel):
         description="With `group_by`: how many hits of a media item to give, the best one as the "
         "result and the next ones as its `others`.",
     )
-    deduplicate: bool | Share = Field(
+    deduplicate: Duplicates = Field(
         default=False,
         description="Leave out a result whose vector has this cosine, or a higher one, to that of "
-        f"a better result; true stands for {DUPLICATE_COSINE}. The next ones take their places.",
+        f"a better result; true stands for {DUPLICATE_COSINE}, and 1 leaves out equal "
+        "vectors only. The next ones take their places.",
     )
     context: Context = Field(
         default=0,
         description="How many segments before and after each result to give with it, of its media "
-        "item and type and in the order of their times.",
+        "item and type and in the order of their times. They count against the limit of `top_k`.",
     )
     offset: Offset | None = Field(
         default=None,
@@ -67,8 +68,11 @@ class SearchOptions(BaseModel):
     cursor: str | None = Field(
         default=None,
         description="`*` for the first page, then `next_cursor` of the page before: pages of what "
-        "was stored when the first one was read, less what was deleted or replaced since. "
-        "Whatever others store, none repeats a result or skips one.",
+        "was stored when the first one was read, less what was deleted or replaced since. None "
+        "repeats a result or skips one that stays, whatever others add. Where others delete or "
+        "replace, this holds in semantic search without `deduplicate`, and in groups up to a "
+        "thousand media items; else a result may come again or be skipped. In "
+        "`/search/similar` a cursor is refused once the segment itself was stored anew.",
         examples=["*"],
     )
 
@@ -84,22 +88,27 @@ class SearchOptions(BaseModel):
             raise refuse("two_places", "send offset or cursor, not both")
         return self
 
+    @property
+    def most_segments(self) -> int:
+        """How many segments the answer may have, neighbours included."""
+        return self.top_k * self.group_size * (1 + 2 * self.context)
+
     def _search(
         self, mode: SearchMode, text: str, *ranking: object, highlight: bool = False
     ) -> Search:
         """The core's value; `ranking` is what else decides the ranking. Raises InvalidInput."""
         return Search(
-            self.embedding_type,
-            self.top_k,
-            self.min_similarity,
-            self.exact,
-            mode,
-            text,
-            self.explain,
-            self.filter,
-            self._shape(mode, *ranking),
-            self.context,
-            highlight,
+            embedding_type=self.embedding_type,
+            top_k=self.top_k,
+            min_similarity=self.min_similarity,
+            exact=self.exact,
+            mode=mode,
+            text=text,
+            explain=self.explain,
+            filter=self.filter,
+            shape=self._shape(mode, *ranking),
+            context=self.context,
+            highlight=highlight,
         )
 
     def _shape(self, *ranking: object) -> Shape | None:

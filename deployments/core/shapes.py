@@ -7,12 +7,14 @@ from dataclasses import dataclass
 class Position:
     """The last result of a page: its score, by what its mode ranks, and its row.
 
-    `as_of` is the last sequence number that there was when the first page was read.
+    `as_of` is the last sequence number that there was when the first page was read. `shown` are the
+    marks of the media items that earlier pages showed as groups, of the latest ones alone.
     """
 
     as_of: int
     score: float
     sequence: int
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,24 @@ def time_span(
     return min(firsts, default=None), max(lasts, default=None)
 
 
+def time_keys_after(
+    reader: StoreReader, kind: EmbeddingType, media_key: str, after: TimeKey | None, limit: int
+) -> list[TimeKey]:
+    """The first `limit` keys of a media item and type behind one, or of all, in their order."""
+    place = "(coalesce(start_time, end_time) IS NULL, coalesce(start_time, end_time, 0), seq)"
+    behind, bound = ("", ()) if after is None else (f"AND {place} > (?, ?, ?) ", after)
+    with translated("Cannot list the segments of the store"):
+        return [
+            (bool(has_no_time), time, sequence)
+            for has_no_time, time, sequence in reader.connection.execute(
+                f"SELECT {place[1:-1]} FROM segments INDEXED BY segments_by_name "
+                f"WHERE embedding_type=? AND CAST(media_item_id AS TEXT)=? {behind}"
+                "ORDER BY 1, 2, 3 LIMIT ?",
+                (kind.value, media_key, *bound, limit),
+            )
+        ]
+
+
 def neighbours(
     reader: StoreReader, kind: EmbeddingType, counts: dict[int, int]
 ) -> dict[int, Neighbours]:

@@ -15,6 +15,8 @@ WORDS = ["rsi", "S&P", "500", "EMA200", "10-K", "yields", "falling", "fell", "ri
 MEDIA: list[Id] = [1, "1", 2, "two", "a/b", "ü", 7, -3]
 KEYS = ["a", "b", "größe", 'q"x', "back\\slash", "x y"]
 SCALARS: list[Any] = [0, 1, 1.0, 2.5, -3, 2**53 + 1, "", "1", "AAPL", "é", "true", True, False]
+MOST_FIELDS = 10
+"""Of a filter: each has up to two conditions, of the 20 that may be on metadata."""
 TIMES = [None, 0, 1, 2.5, 4, 7.25, 10]
 
 
@@ -23,6 +25,7 @@ class Draw:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self._fields_left = MOST_FIELDS
 
     def one(self, values: Sequence[Any]) -> Any:
         return self.random.choice(values)
@@ -52,6 +55,8 @@ class Draw:
 
     def filter(self, depth: int = 0) -> dict[str, Any]:
         parts: dict[str, Any] = {}
+        if depth == 0:
+            self._fields_left = MOST_FIELDS
         for _ in range(self.one((1, 1, 1, 2))):
             kind = self.random.randrange(8)
             if kind < 2 and depth < 3:
@@ -59,7 +64,7 @@ class Draw:
                 parts[self.one(("$and", "$or"))] = inner
             elif kind == 2 and depth < 3:
                 parts["$not"] = self.filter(depth + 1)
-            elif kind == 3:
+            elif kind == 3 or (kind > 5 and not self._fields_left):
                 parts["$time"] = self._time()
             elif kind == 4:
                 name, ids = self.one((("media_item_id", MEDIA), ("segment_id", [0, "1", 5, "x"])))
@@ -67,6 +72,7 @@ class Draw:
             elif kind == 5:
                 parts[self.one(("start_time", "end_time"))] = self._condition([0, 1, 2.5, 8])
             else:
+                self._fields_left -= 1
                 field = ".".join([self.one(KEYS), *self.some(KEYS[:3], 1)])
                 parts[field] = self._condition(SCALARS)
         return parts

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 from test_ingress import URLS, RecordingBackend, assert_problem
 
-from deployments.core.filter_parser import MOST_CONDITIONS, MOST_LEVELS, MOST_VALUES
+from deployments.core.filter_parser import (
+    MOST_CONDITIONS,
+    MOST_LEVELS,
+    MOST_METADATA_CONDITIONS,
+    MOST_VALUES,
+)
 from deployments.core.filter_schema import parsed
 from deployments.core.filters import (
     And,
@@ -52,7 +57,7 @@ FORMS: list[tuple[dict[str, Any], Filter | None]] = [
     ({"a": {"$exists": False}}, Not(Exists(("a",)))),
     (
         {"a": {"$gte": "x", "$exists": True}},
-        And((Exists(("a",)), Between(("a",), gte="x"))),
+        And((Between(("a",), gte="x"), Exists(("a",)))),
     ),
     ({"media_item_id": 1}, IdIn(MEDIA, ("1",))),
     ({"media_item_id": {"$nin": ["b", 1, "1"]}}, Not(IdIn(MEDIA, ("1", "b")))),
@@ -63,11 +68,17 @@ FORMS: list[tuple[dict[str, Any], Filter | None]] = [
         {"$or": [{"a": 1}, {"$not": {"b": 2}}], "c": 3},
         And(
             (
-                Or((AnyOf(("a",), numbers=(1,)), Not(AnyOf(("b",), numbers=(2,))))),
                 AnyOf(("c",), numbers=(3,)),
+                Or((AnyOf(("a",), numbers=(1,)), Not(AnyOf(("b",), numbers=(2,))))),
             )
         ),
     ),
+    ({"$and": [{"a": "x"}, {"$time": {"to": 2}}]}, And((Overlaps(None, 2), AnyOf(("a",), ("x",))))),
+    ({"$and": [{"$and": [{"a": 1}]}, {"a": {"$eq": 1.0}}]}, AnyOf(("a",), numbers=(1,))),
+    ({"$or": [{"a": 1}, {"a": {"$in": ["x", True]}}]}, AnyOf(("a",), ("x",), (1,), (True,))),
+    ({"$or": [{"media_item_id": 1}, {"media_item_id": "b"}]}, IdIn(MEDIA, ("1", "b"))),
+    ({"$and": [{"a": 1}, {"a": 2}]}, And(tuple(AnyOf(("a",), numbers=(n,)) for n in (1, 2)))),
+    ({"$or": [{}, {}]}, And(())),
 ]
 
 
@@ -105,6 +116,9 @@ def nested(levels: int) -> dict[str, Any]:
         ({"a": {"$gt": 1, "$lt": "b"}}, "filter.a must have numbers only or strings only"),
         ({"a": 2**63}, "filter.a integers are limited to 64 bits"),
         ({"a": "\x00"}, "null characters"),
+        ({"a": "x" * 1001}, "filter.a has 1001 characters; at most 1000"),
+        ({"a": {"$in": ["b", "é" * 1001]}}, "filter.a.$in has 1001 characters; at most 1000"),
+        ({"a": {"$gte": "x" * 1001}}, "filter.a.$gte has 1001 characters; at most 1000"),
         ({"a..b": 1}, "filter.a..b must be 1 to 10 names with dots between"),
         ({"": 1}, "must be 1 to 10 names"),
         ({".".join("abcdefghijk"): 1}, "must be 1 to 10 names"),
@@ -119,10 +133,24 @@ def nested(levels: int) -> dict[str, Any]:
         ({"$time": {"from": 1, "until": 2}}, "filter.$time must be an object"),
         ({"$time": {"from": "1"}}, "filter.$time.from must be a number of seconds"),
         ({"$time": {"from": True}}, "filter.$time.from must be a number of seconds"),
+        ({"$time": {"from": 10**400}}, "filter.$time.from must be a number of seconds"),
+        ({"$time": {"to": -(10**400)}}, "filter.$time.to must be a number of seconds"),
         ({"$time": {"from": 3, "to": 2}}, "filter.$time ends (2) before it begins (3)"),
         (nested(MOST_LEVELS + 1), "is nested deeper than 10 levels"),
         ({"a": {"$in": list(range(MOST_VALUES + 1))}}, "at most 1000 values in all"),
-        ({"$or": [{"a": 1}] * (MOST_CONDITIONS + 1)}, "filter.$or.100.a is one too many"),
+        (
+            {"$or": [{"segment_id": 1}] * (MOST_CONDITIONS + 1)},
+            "filter.$or.100.segment_id is one too many: a filter has at most 100 conditions",
+        ),
+        (
+            {"$or": [{"a": 1}] * (MOST_METADATA_CONDITIONS + 1)},
+            "filter.$or.20.a is one too many: a filter has at most 20 conditions on metadata",
+        ),
+        ({f"a{i}": {"$ne": 1, "$gt": 0, "$lt": 9} for i in range(11)}, "filter.a10.$ne is one too"),
+        ({"$and": [{"a": {"$exists": True, "$in": [1]}}] * 11}, "filter.$and.10.a.$exists is one"),
+        ({"$or": [{}] * 2000}, "filter.$or.100 is one too many: a filter has at most 100"),
+        ({"$and": [{"$or": [{}, {"start_time": 1}]}] * 51}, "filter.$and.50.$or.0 is one too many"),
+        ({"media_item_id": {"$in": [1, "x" * 513]}}, "must have 1 to 512 characters"),
     ],
 )
 def test_a_wrong_filter_is_a_problem_that_says_where(client, backend, form, message):
@@ -136,7 +164,9 @@ def test_the_largest_filters_are_taken(client):
     for form in (
         nested(MOST_LEVELS),
         {"a": {"$in": list(range(MOST_VALUES))}},
-        {"$or": [{"a": 1}] * MOST_CONDITIONS},
+        {"$or": [{"start_time": 1}] * MOST_CONDITIONS},
+        {"$or": [{"a": 1}] * MOST_METADATA_CONDITIONS},
+        {"$or": [{}] * MOST_CONDITIONS},
     ):
         assert client.post("/search", json={"query": "x", "filter": form}).status_code == 200
 

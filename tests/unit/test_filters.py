@@ -1,6 +1,7 @@
 """Filtered search of a SegmentIndex, against plain Python over all segments."""
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from storage_samples import FRAME, MODEL, TRANSCRIPT, segment, store_segments, v
 
 from deployments.core import collection, filtered_rows, main_part_types
 from deployments.core.answers import Answer
-from deployments.core.errors import StoreDamaged
+from deployments.core.errors import DeadlineExceeded, StoreDamaged
 from deployments.core.filter_schema import parsed
 from deployments.core.folder_lock import FolderLock
 from deployments.core.index_policy import IndexPolicy, Limits
@@ -27,6 +28,7 @@ from deployments.core.segments import (
     Search,
     SearchMode,
     Segment,
+    SegmentName,
 )
 
 TYPES = [IndexType.FLAT, IndexType.HNSW, IndexType.IVF, IndexType.RABITQ, IndexType.PQ]
@@ -214,7 +216,7 @@ def test_what_matched_is_kept_and_completed(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filtered_rows, "_MOST_FILTERS", 2)
-    monkeypatch.setattr(filtered_rows, "_MOST_ROWS", 10)
+    monkeypatch.setattr(filtered_rows, "_MOST_BYTES", 500)
     forms = [{"n": {"$gte": least}} for least in range(4)]
     for last in range(12):
         store_segments(index, last % 3, segment(last, n=last % 4))
@@ -224,6 +226,36 @@ def test_what_matched_is_kept_and_completed(
             ]
     index.apply([DeleteMedia(0)])
     assert found(index, forms[2]) == [each for each in range(12) if each % 4 >= 2 and each % 3]
+
+
+def test_what_is_kept_is_limited_by_the_filters_too(index: SegmentIndex) -> None:
+    """Filters of a megabyte each that match nothing push each other out."""
+    store_segments(index, 1, segment("a", n=1))
+    forms = [{"n": {"$in": [f"{i} {j}".ljust(1000, "x") for j in range(1000)]}} for i in range(9)]
+    for form in forms:
+        assert found(index, form) == []
+    kept = list(index.reads._filters._known)
+    assert kept == [(TRANSCRIPT, parsed(form)) for form in forms[-len(kept) :]]
+    assert 1 < len(kept) < len(forms)
+    assert found(index, {"n": 1}) == ["a"]
+
+
+def test_a_filter_that_takes_too_long_is_given_up(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtered_rows, "_STEPS_BETWEEN_LOOKS", 100)
+    store_segments(index, 1, *(segment(i, tags=[i, [i]]) for i in range(200)))
+    searches = [Search(TRANSCRIPT, 1000), Search(TRANSCRIPT, 1000, filter=parsed({"tags": 7}))]
+    queries, late = vectors_of(["x", "x"]), time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="took too long over all transcript segments"):
+        index.reads.answer(searches, queries, until=late)
+    with pytest.raises(DeadlineExceeded, match="name media items in it"):
+        index.reads.similar(SegmentName(TRANSCRIPT, 1, 7), searches[1], until=late)
+    assert found(index, {"tags": 7}) == [7]
+    # What is known, and what has no filter, isn't late.
+    everything, filtered = index.reads.answer(searches, queries, until=late)
+    assert sorted(hit.segment.id for hit in everything.hits) == list(range(200))
+    assert [hit.segment.id for hit in filtered.hits] == [7]
 
 
 def test_an_older_reader_sees_what_was_there(index: SegmentIndex) -> None:
@@ -281,9 +313,28 @@ def test_what_is_salvaged_can_be_filtered(folder: Path, seed: int) -> None:
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_equal_filters_are_one_key(seed: int) -> None:
-    form = Draw(seed).filter()
-    assert parsed(form) == parsed(dict(form))
-    assert hash(parsed(form)) == hash(parsed(dict(form)))
+    draw = Draw(seed)
+    form = draw.filter()
+    again = respelled(form, draw)
+    assert parsed(form) == parsed(again)
+    assert hash(parsed(form)) == hash(parsed(again))
+    assert repr(parsed(form)) == repr(parsed(again))
+
+
+def respelled(form: Any, draw: Draw, ids: bool = False) -> Any:
+    """The same filter with its conditions and values in another order, and 1.0 for 1."""
+    match form:
+        case dict():
+            items = [
+                (name, respelled(each, draw, ids or name.endswith("_id")))
+                for name, each in form.items()
+            ]
+            return dict(draw.random.sample(items, len(items)))
+        case list():
+            return [respelled(each, draw, ids) for each in draw.random.sample(form, len(form))]
+        case int() if not isinstance(form, bool) and abs(form) < 2**53 and not ids:
+            return draw.one((form, float(form)))
+    return form
 
 
 def test_one_and_true_are_different_keys() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,14 +12,23 @@ import numpy as np
 import pytest
 from page_damage import flip_text
 
+from deployments.core import filtered_rows
 from deployments.core.backup import back_up
-from deployments.core.errors import StoreDamaged
+from deployments.core.errors import DeadlineExceeded, StoreDamaged
+from deployments.core.filter_schema import parsed
 from deployments.core.model_identity import read_identity
 from deployments.core.model_source import find_model
 from deployments.core.restore import restore
-from deployments.core.segments import DeleteMedia, EmbeddingType, Search, Segment, Upsert
+from deployments.core.segments import (
+    DeleteMedia,
+    EmbeddingType,
+    Search,
+    Segment,
+    SegmentName,
+    Upsert,
+)
 from deployments.core.settings import Settings
-from deployments.index import Index
+from deployments.index import SEARCH_THREADS, Index
 
 CLIP = EmbeddingType.CLIP
 MODEL = read_identity("all-MiniLM-L6-v2", find_model("all-MiniLM-L6-v2"))
@@ -142,4 +152,32 @@ async def test_a_restored_backup_is_opened_without_a_restart(
         await index.stats()
     restore(target, indices.folder, force=True)
     await until(lambda: index._failure is None, index)
+    assert await texts(index) == [segment.text for segment in SEGMENTS]
+
+
+async def test_counts_and_checks_do_not_wait_behind_searches(indices: Indices) -> None:
+    index = indices.start()
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    held = threading.Event()
+    searches = [index._in_search_thread(held.wait) for _ in range(2 * SEARCH_THREADS)]
+    waiting = asyncio.gather(*searches)
+    await asyncio.sleep(0)
+    assert (await index.stats()).vectors[CLIP] == len(SEGMENTS)
+    await index.check(Search(CLIP, 1), VECTORS[:1], MODEL.fingerprint)
+    assert not waiting.done()
+    held.set()
+    assert await waiting == [True] * len(searches)
+
+
+async def test_a_filter_is_given_up_in_time_for_an_answer(
+    indices: Indices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filtered_rows, "_STEPS_BETWEEN_LOOKS", 10)
+    index = indices.start(embeddings_timeout_s=1e-9)
+    await index.upsert(UPSERT, MODEL.fingerprint)
+    filtered = Search(CLIP, 1, filter=parsed({"tags": "x"}))
+    with pytest.raises(DeadlineExceeded, match="took too long"):
+        await index.search([filtered], VECTORS[:1], MODEL.fingerprint)
+    with pytest.raises(DeadlineExceeded, match="took too long"):
+        await index.similar(SegmentName(CLIP, 1, 1), filtered)
     assert await texts(index) == [segment.text for segment in SEGMENTS]

@@ -449,6 +449,8 @@ def test_an_empty_list_is_no_error(client):
         (with_segment(start_time="soon"), "start_time"),
         (with_segment(start_time=True), "not true or false"),
         (with_segment(start_time=5, end_time=4), "before start_time"),
+        (with_segment(start_time=10**400), "segments.0.start_time"),
+        (with_segment(end_time=-(10**400)), "must be a number below 1.8e308"),
         (with_segment(note="a\x00b"), "null character"),
         (with_segment(big=2**70), "64 bits"),
         (with_segment(replace="x") | {"replace": "perhaps"}, "replace"),

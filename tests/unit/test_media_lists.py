@@ -29,6 +29,7 @@ from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Segment
 from deployments.core.settings import Settings
+from deployments.core.time_order import time_keys, time_keys_after
 from deployments.ingress import create_app
 
 Index = SegmentIndex | SalvagedIndex
@@ -143,6 +144,20 @@ def test_pages_fit_together_while_others_write(index: SegmentIndex) -> None:
     second = index.reads.media(MediaList(2, after=first.next))
     assert [each.id for each in second.items] == ["e", "f"]
     assert second.next is None
+
+
+def test_a_page_reads_no_more_keys_than_it_needs(index: SegmentIndex) -> None:
+    times = [None, 3, 0.5, 3.0, -1, None, 2**53 + 1, 7]
+    store_segments(index, 1, *(Segment(i, f"text {i}", None, time) for i, time in enumerate(times)))
+    store_segments(index, 2, segment(1))
+    with index._store.reading() as reader:
+        keys = sorted(time_keys(reader, TRANSCRIPT, "1"))
+        assert [each[2] for each in keys] == [5, 3, 2, 4, 8, 7, 1, 6]
+        for limit in (1, 3, 100):
+            assert time_keys_after(reader, TRANSCRIPT, "1", None, limit) == keys[:limit]
+            for place, key in enumerate(keys, 1):
+                following = time_keys_after(reader, TRANSCRIPT, "1", key, limit)
+                assert following == keys[place : place + limit]
 
 
 def test_a_damaged_segment_is_not_listed(closed: Path) -> None:

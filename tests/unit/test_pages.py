@@ -204,6 +204,44 @@ def test_pages_skip_nothing_that_stays_while_others_delete(memory_folder: Path, 
         assert all(any(f" {media} " in text for media in gone) for text in missing)
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_a_group_comes_once_although_its_best_was_replaced(index: SegmentIndex, top_k: int) -> None:
+    store_segments(index, 1, segment("best", "query"), segment("next", "zzz"))
+    for media in range(2, 8):
+        store_segments(index, media, segment("best", f"other {media}"), segment("next", "zzz"))
+    search = Search(TRANSCRIPT, top_k, text="query", shape=Shape(in_groups=True))
+    full = [hit.media_item_id for hit in ask(index, replace(search, top_k=100)).hits]
+    replaced = iter(full)
+
+    def replace_best() -> None:
+        for _ in range(top_k):
+            if (media := next(replaced, None)) is not None:
+                store_segments(index, media, segment("best", f"anew {media}"))
+
+    answers = read_all(index, search, replace_best)
+    assert [hit.media_item_id for answer in answers for hit in answer.hits] == full
+    assert all(answer.hits for answer in answers)
+
+
+def test_marks_of_shown_groups_are_bounded(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrangement, "_MOST_SHOWN", 3)
+    for media in range(8):
+        store_segments(index, media, segment(1, f"text {media}"))
+    shape = Shape(in_groups=True, cursor_key=KEY)
+    names: list[str] = []
+    while True:
+        answer = ask(index, Search(TRANSCRIPT, 2, text="query", shape=shape))
+        names += [str(hit.media_item_id) for hit in answer.hits]
+        if answer.next_cursor is None:
+            break
+        shape = replace(shape, after=cursors.decoded(answer.next_cursor, KEY))
+        assert shape.after is not None
+        assert shape.after.shown == tuple(cursors.mark_of(name) for name in names[-3:])
+    assert sorted(names) == [str(media) for media in range(8)]
+
+
 @pytest.mark.parametrize("mode", [SearchMode.SEMANTIC, SearchMode.HYBRID])
 def test_pages_fit_although_an_encoder_rounds_anew(index: SegmentIndex, mode: SearchMode) -> None:
     """A query's vector may differ in its last digits from page to page."""
@@ -258,14 +296,15 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
     as_of=st.integers(0, 2**63 - 1),
     score=st.floats(allow_nan=False, allow_infinity=False),
     sequence=st.integers(0, 2**63 - 1),
+    media=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5),
 )
 def test_a_cursor_leads_to_its_position_in_its_own_search(
-    as_of: int, score: float, sequence: int
+    as_of: int, score: float, sequence: int, media: list[str]
 ) -> None:
-    position = Position(as_of, score, sequence)
+    position = Position(as_of, score, sequence, tuple(map(cursors.mark_of, media)))
     cursor = cursors.encoded(KEY, position)
     assert cursors.decoded(cursor, KEY) == position
-    assert len(cursor) < 200
+    assert len(cursor) < 200 + 11 * len(media)
     with pytest.raises(InvalidInput, match="cursor is of another request"):
         cursors.decoded(cursor, "of another one")
     with pytest.raises(InvalidInput):

@@ -41,6 +41,9 @@ def client(backend):
         ({"deduplicate": True}, Shape(duplicate_cosine=0.95)),
         ({"deduplicate": 0.8}, Shape(duplicate_cosine=0.8)),
         ({"deduplicate": False}, None),
+        ({"deduplicate": 1}, Shape(duplicate_cosine=1.0)),
+        ({"deduplicate": 1.0}, Shape(duplicate_cosine=1.0)),
+        ({"deduplicate": "True"}, Shape(duplicate_cosine=0.95)),
     ],
 )
 def test_the_shape_of_a_search(client, backend, fields, shape):
@@ -59,8 +62,12 @@ def test_the_shape_of_a_search(client, backend, fields, shape):
         ({"group_by": "ticker"}, "'media_item_id'"),
         ({"group_size": 2}, "group_size is 2, but group_by isn't set"),
         ({"group_by": "media_item_id", "group_size": 0}, "group_size"),
-        ({"group_by": "media_item_id", "group_size": 6}, "group_size is 60; at most 50"),
+        ({"group_by": "media_item_id", "group_size": 6}, "context) is 60; at most 50"),
+        ({"top_k": 3, "context": 9}, "is 57; at most 50"),
+        ({"top_k": 2, "group_by": "media_item_id", "group_size": 2, "context": 6}, "is 52; at"),
         ({"deduplicate": 1.5}, "less than or equal to 1"),
+        ({"deduplicate": 0}, "greater than 0"),
+        ({"deduplicate": "yes"}, "valid"),
         ({"cursor": "nonsense"}, "cursor is none that this service gave"),
         ({"cursor": "x" * 5000}, "cursor is none that this service gave"),
     ],
@@ -74,7 +81,7 @@ def test_a_wrong_shape_is_a_problem(client, backend, fields, message):
     assert backend.asked == []
 
 
-REQUEST = {"query": "x", "cursor": "*", "filter": {"a": 1}}
+REQUEST = {"query": "x", "cursor": "*", "filter": {"a": 1, "b": 2}}
 
 
 def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend):
@@ -83,7 +90,7 @@ def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend
     assert (first.cursor_key is not None, first.after) == (True, None)
     position = Position(9, 0.25, 4)
     cursor = cursors.encoded(first.cursor_key, position)
-    for same in ({}, {"top_k": 3}, {"explain": True}, {"filter": {"a": 1.0}}):
+    for same in ({}, {"top_k": 3}, {"explain": True}, {"filter": {"b": 2.0, "a": 1}}):
         client.post("/search", json=REQUEST | {"cursor": cursor} | same)
         assert backend.asked[-1].search.shape == Shape(cursor_key=first.cursor_key, after=position)
     others: list[dict[str, Any]] = [
@@ -91,7 +98,7 @@ def test_a_cursor_leads_to_the_next_page_of_the_same_search_only(client, backend
         {"embedding_type": "clip"},
         {"mode": "hybrid"},
         {"min_similarity": 0.1},
-        {"filter": {"a": True}},
+        {"filter": {"a": True, "b": 2}},
         {"filter": None},
         {"group_by": "media_item_id"},
         {"deduplicate": True},

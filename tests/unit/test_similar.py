@@ -15,9 +15,10 @@ from storage_samples import CLIP, MODEL, TRANSCRIPT, segment, store_segments
 from test_ingress import RecordingBackend, assert_problem
 
 from deployments.core.answers import Answer
-from deployments.core.errors import NotFound
+from deployments.core.errors import InvalidInput, NotFound
 from deployments.core.filter_schema import parsed
 from deployments.core.results import answer_json
+from deployments.core.search_requests import SimilarRequest
 from deployments.core.search_schemas import BatchResponse, SimilarResponse
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import Search, SearchMode, SegmentName
@@ -75,6 +76,28 @@ def test_a_segment_that_is_not_there(index: SegmentIndex, name: SegmentName) -> 
         index.reads.similar(name, Search(name.embedding_type, 3))
 
 
+def test_a_cursor_is_refused_once_the_segment_itself_was_stored_anew(index: SegmentIndex) -> None:
+    store_segments(index, 1, segment("a", "query"))
+    for media in range(2, 9):
+        store_segments(index, media, segment("a", f"other {media}"))
+
+    def page(cursor: str) -> Answer:
+        request = SimilarRequest(media_item_id=1, segment_id="a", top_k=3, cursor=cursor)
+        return index.reads.similar(request.name(), request.search())
+
+    first = page("*")
+    store_segments(index, 9, segment("a", "stored since"))
+    store_segments(index, 1, segment("a", "query"))  # nothing changes
+    assert first.next_cursor is not None
+    second = page(first.next_cursor)
+    names = [hit.media_item_id for hit in (*first.hits, *second.hits)]
+    assert (len(names), set(names) < set(range(2, 9)), len(set(names))) == (6, True, 6)
+    store_segments(index, 1, segment("a", "query of another meaning"))
+    with pytest.raises(InvalidInput, match="segment 'a' of media item 1 was stored anew since"):
+        page(first.next_cursor)
+    assert len(page("*").hits) == 3
+
+
 class SeveralBackend(RecordingBackend):
     """Answers also what is asked in other ways."""
 
@@ -95,7 +118,7 @@ def backend():
 @pytest.fixture
 def client(backend):
     made = Settings(embeddings_max_top_k=500, embeddings_max_text_chars=100)
-    with TestClient(create_app(backend, made)) as client:
+    with TestClient(create_app(backend, made), "http://localhost") as client:
         yield client
 
 
@@ -124,6 +147,8 @@ def test_a_batch_is_answered_in_order(client, backend):
         ([{"query": "x", "top_k": 501}], "queries.0: top_k is 501; at most 500"),
         ([{"query": "x"}, {"query": "x", "cursor": "x"}], "queries.1: cursor is none"),
         ([{"query": "x", "top_k": 500}] * 21, "is 10500; at most 10000 together"),
+        ([{"query": "x", "top_k": 25, "context": 10}], "queries.0: top_k"),
+        ([{"query": "x", "top_k": 20, "context": 10}] * 24, "is 10080; at most 10000 together"),
     ],
 )
 def test_a_wrong_query_refuses_the_batch(client, backend, queries, message):
@@ -158,6 +183,7 @@ def test_similar_over_http(client, backend):
         ({"media_item_id": 1}, "body.segment_id"),
         ({"media_item_id": 1, "segment_id": True}, "body.segment_id"),
         ({"media_item_id": 1, "segment_id": 1, "top_k": 501}, "top_k is 501"),
+        ({"media_item_id": 1, "segment_id": 1, "top_k": 25, "context": 10}, "is 525; at most 500"),
         ({"media_item_id": 1, "segment_id": 1, "group_size": 2}, "group_by isn't set"),
     ],
 )
