@@ -124,9 +124,15 @@ class ServeBackend:
             )
         self._in_batches += len(queries)
         try:
-            return await self._find(queries)
+            found = await self._find(queries)
         finally:
             self._in_batches -= len(queries)
+        answers = []
+        for answer in found:
+            if isinstance(answer, ServiceError):
+                raise answer
+            answers.append(answer)
+        return answers
 
     async def similar(self, name: SegmentName, search: Search) -> Json:
         """Find segments near to a stored one."""
@@ -213,11 +219,11 @@ class ServeBackend:
         )
         return encoded
 
-    async def _search_all(self, asked: Sequence[_Asked]) -> list[Json]:
+    async def _search_all(self, asked: Sequence[_Asked]) -> list[Json | ServiceError]:
         work_for(request_id for _, request_id in asked)
         return await self._find([query for query, _ in asked])
 
-    async def _find(self, queries: Sequence[Query]) -> list[Json]:
+    async def _find(self, queries: Sequence[Query]) -> list[Json | ServiceError]:
         self._calls.queries += len(queries)
         self._calls.calls += 1
         # Those that ask the same at the same time share an answer.

@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority, TokenBatcher
 from deployments.core.coalescer import Coalescer
-from deployments.core.errors import NotReady
+from deployments.core.errors import NotReady, ServiceError
 from deployments.core.query_cache import QueryCache
 from deployments.core.results import Json
 from deployments.core.segments import (
@@ -84,15 +84,15 @@ class Encoder:
         self._metrics = EncoderMetrics()
         metrics, batcher, queries = self._metrics, self._batcher, self._queries
         self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
-        self._searches: Coalescer[_Group, list[Json]] = Coalescer(
+        self._searches: Coalescer[_Group, list[Json | ServiceError]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,
             max_batch=MAX_GROUPS_PER_CALL,
             max_waiting=settings.embeddings_max_queued_searches,
         )
 
-    async def search(self, queries: Sequence[Query]) -> list[Json]:
-        """The answer to each query."""
+    async def search(self, queries: Sequence[Query]) -> list[Json | ServiceError]:
+        """The answer to each query, or why it has none."""
         started = monotonic()
         vectors = await self._queries.encode([query.text for query in queries])
         seconds = monotonic() - started
@@ -133,10 +133,12 @@ class Encoder:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
         return self._workload.read()
 
-    async def _submit(self, searches: list[Search | MomentSearch], vectors: Vectors) -> list[Json]:
+    async def _submit(
+        self, searches: list[Search | MomentSearch], vectors: Vectors
+    ) -> list[Json | ServiceError]:
         return await self._searches.submit((searches, vectors, current_request_id()))
 
-    async def _search_index(self, groups: list[_Group]) -> list[list[Json]]:
+    async def _search_index(self, groups: list[_Group]) -> list[list[Json | ServiceError]]:
         """One call for the searches of all groups that were encoded together."""
         work_for(request_ids for _, _, request_ids in groups)
         searches = [search for group, _, _ in groups for search in group]

@@ -20,7 +20,7 @@ from deployments.core.list_results import media_json, segments_json
 from deployments.core.media_lists import MediaList, SegmentList
 from deployments.core.model_identity import read_identity, with_precision
 from deployments.core.model_source import find_model
-from deployments.core.results import Json, answer_json
+from deployments.core.results import Json, answer_or_failure
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
@@ -97,8 +97,11 @@ class Index:
 
     async def search(
         self, searches: Sequence[Search | MomentSearch], queries: Vectors, fingerprint: str
-    ) -> list[Json]:
-        """The answer to each search; `queries` is (len(searches), dimension) float32."""
+    ) -> list[Json | ServiceError]:
+        """The answer to each search, or why it has none.
+
+        `queries` is (len(searches), dimension) float32.
+        """
         reads = self._opened().reads
         self._check_model(fingerprint)
         started, until = monotonic(), self._filters_until()
@@ -111,7 +114,12 @@ class Index:
     async def similar(self, name: SegmentName, search: Search) -> Json:
         """The answer to a search for what is near to a stored segment."""
         reads, until = self._opened().reads, self._filters_until()
-        return await self._in_search_thread(lambda: answer_json(reads.similar(name, search, until)))
+        found = await self._in_search_thread(
+            lambda: answer_or_failure(reads.similar(name, search, until))
+        )
+        if isinstance(found, ServiceError):
+            raise found
+        return found
 
     async def media(self, wanted: MediaList) -> Json:
         """A page of the media items that have segments."""

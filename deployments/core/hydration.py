@@ -46,6 +46,7 @@ def answers(
             _hits(search, each.rows, segments, beside.get(search.embedding_type, {})),
             each.exhausted,
             *_cursor(search, each.next),
+            each.failure,
         )
         for search, each in zip(searches, found, strict=True)
     ]

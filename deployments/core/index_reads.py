@@ -7,7 +7,7 @@ import numpy as np
 
 from deployments.core.answers import Answer
 from deployments.core.cursors import FIRST
-from deployments.core.errors import InvalidInput, NotFound
+from deployments.core.errors import InvalidInput, NotFound, ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes
@@ -46,8 +46,8 @@ class IndexReads:
 
         `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
         `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
-        All searches see the same state. Raises InvalidInput, and DeadlineExceeded if their filters
-        aren't evaluated at `until`, in seconds of `time.monotonic`.
+        All searches see the same state. An answer's failure is DeadlineExceeded if the filter isn't
+        evaluated at `until`, in seconds of `time.monotonic`. Raises InvalidInput.
         """
         if not searches:
             return []
@@ -94,11 +94,8 @@ class IndexReads:
 
     def moments(
         self, searches: Sequence[MomentSearch], queries: Vectors, until: float = math.inf
-    ) -> list[list[FoundMoment]]:
-        """For each search its best moments; see MomentReads.find. All see the same state.
-
-        Raises as `answer`.
-        """
+    ) -> list[list[FoundMoment] | ServiceError]:
+        """For each search its best moments; see MomentReads.find. All see the same state."""
         if not searches:
             return []
         return self._index.read(

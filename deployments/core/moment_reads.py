@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 
+from deployments.core.errors import ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers, segments_of
 from deployments.core.keyword_index import KeywordIndexes
@@ -51,11 +52,11 @@ class MomentReads:
 
     def find(
         self, wanted: Sequence[MomentSearch], queries: Vectors, dimension: int
-    ) -> list[list[FoundMoment]]:
-        """The moments of each search, best first.
+    ) -> list[list[FoundMoment] | ServiceError]:
+        """The moments of each search, best first, or why it couldn't be carried out.
 
         `queries[i]`, of shape (len(wanted), dimension) float32 and unit length, belongs to
-        `wanted[i]`. Raises InvalidInput, DeadlineExceeded and StoreDamaged.
+        `wanted[i]`. Raises InvalidInput and StoreDamaged.
         """
         searches = [_search(each, kind) for each in wanted for kind, _ in each.weights]
         repeated = np.repeat(queries, [len(each.weights) for each in wanted], axis=0)
@@ -69,12 +70,17 @@ class MomentReads:
             self.filters,
             self.until,
         )
-        hits = iter(answers(self.reader, self.snapshots, searches, rows))
-        found = []
+        told = iter(answers(self.reader, self.snapshots, searches, rows))
+        found: list[list[FoundMoment] | ServiceError] = []
         for each in wanted:
             weights = dict(each.weights)
-            by_type = {kind: next(hits).hits for kind in weights}
-            moments = find_moments(by_type, weights, each.mode, each.top_k)
+            by_type = {kind: next(told) for kind in weights}
+            failure = next((one.failure for one in by_type.values() if one.failure), None)
+            if failure is not None:
+                found.append(failure)
+                continue
+            hits = {kind: one.hits for kind, one in by_type.items()}
+            moments = find_moments(hits, weights, each.mode, each.top_k)
             found.append([FoundMoment(one, self._context(one, each.context)) for one in moments])
         return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from deployments.core.answers import Answer
+from deployments.core.errors import ServiceError
 from deployments.core.schemas import now
 from deployments.core.segments import (
     EmbeddingType,
@@ -24,6 +25,11 @@ from deployments.core.segments import (
 
 Json = bytes
 """A whole JSON value, UTF-8."""
+
+
+def answer_or_failure(answer: Answer) -> Json | ServiceError:
+    """What answer_json gives, or why the search couldn't be carried out."""
+    return answer_json(answer) if answer.failure is None else answer.failure
 
 
 def answer_json(answer: Answer) -> Json:

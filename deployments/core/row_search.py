@@ -9,7 +9,7 @@ import numpy as np
 from deployments.core.arrangement import Page, arranged
 from deployments.core.collection import Snapshot
 from deployments.core.deep_ranking import deep_ranking
-from deployments.core.errors import InvalidInput
+from deployments.core.errors import DeadlineExceeded, InvalidInput, ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.keyword_index import KeywordIndexes, KeywordScores
 from deployments.core.main_part import Sequences
@@ -25,12 +25,13 @@ class Found:
     """The rows that a search finds, best first.
 
     `exhausted` says of a search that could have found more that nothing else matches; `next` is
-    where its next page begins.
+    where its next page begins. With a `failure`, it couldn't be carried out.
     """
 
     rows: list[Ranked]
     exhausted: bool = False
     next: Position | None = None
+    failure: ServiceError | None = None
 
 
 def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:
@@ -57,12 +58,13 @@ def find_rows(
     """Carry out searches that were checked; `reader` and `snapshots` are of the same commit.
 
     Searches of one type with the same filter go through its vectors together. A word's weight
-    doesn't depend on the filter: it is that of the word among all rows. Raises StoreDamaged,
-    Overtaken, and DeadlineExceeded if filters aren't evaluated at `until`, in seconds of
-    `time.monotonic`.
+    doesn't depend on the filter: it is that of the word among all rows. A search fails
+    whose filter isn't evaluated at `until`, in seconds of `time.monotonic`; the others don't.
+    Raises StoreDamaged, and Overtaken.
     """
     found: list[list[Ranked]] = [[] for _ in searches]
     following: dict[int, Position] = {}
+    failures: dict[int, ServiceError] = {}
     for kind, snapshot in snapshots.items():
         positions = [i for i, search in enumerate(searches) if search.embedding_type == kind]
         words = [i for i in positions if searches[i].mode != SearchMode.SEMANTIC]
@@ -75,7 +77,11 @@ def find_rows(
             here = [i for i in positions if searches[i].filter == wanted]
             rows = snapshot
             if wanted is not None:
-                rows = filters.among(reader, kind, snapshot, wanted, until)
+                try:
+                    rows = filters.among(reader, kind, snapshot, wanted, until)
+                except DeadlineExceeded as error:
+                    failures |= dict.fromkeys(here, error)
+                    continue
                 live = rows.live_sequences()
                 worded |= {i: worded[i].among(live) for i in here if i in worded}
             plain = [i for i in here if searches[i].shape is None]
@@ -94,6 +100,7 @@ def find_rows(
             rows,
             (search.filter is not None or search.shape is not None) and len(rows) < search.top_k,
             following.get(i),
+            failures.get(i),
         )
         for i, (search, rows) in enumerate(zip(searches, found, strict=True))
     ]

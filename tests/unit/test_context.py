@@ -91,7 +91,7 @@ def backend():
 
 @pytest.fixture
 def client(backend):
-    with TestClient(create_app(backend, Settings())) as client:
+    with TestClient(create_app(backend, Settings()), "http://localhost") as client:
         yield client
 
 

@@ -223,6 +223,34 @@ def test_a_group_comes_once_although_its_best_was_replaced(index: SegmentIndex, 
     assert all(answer.hits for answer in answers)
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32 - 1))
+def test_groups_come_once_and_all_that_stay_while_others_replace(
+    memory_folder: Path, seed: int
+) -> None:
+    draw = Draw(seed)
+    with (
+        tempfile.TemporaryDirectory(dir=memory_folder) as folder,
+        SegmentIndex.open(folder, MODEL) as index,
+    ):
+        for media in range(8):
+            store_segments(index, media, *(segment(i, f"{media} {i}") for i in range(3)))
+        touched: set[int] = set()
+
+        def change() -> None:
+            media = draw.random.randrange(8)
+            touched.add(media)
+            names = draw.random.sample(range(3), 2)
+            store_segments(index, media, *(segment(i, draw.text()) for i in names))
+
+        shape = Shape(in_groups=True, group_size=draw.one((1, 2)))
+        search = Search(TRANSCRIPT, draw.one((1, 2, 3)), text=draw.text(), shape=shape)
+        answers = read_all(index, search, change)
+        names = [hit.media_item_id for answer in answers for hit in answer.hits]
+        assert len(set(names)) == len(names)
+        assert set(range(8)) - touched <= set(names)
+
+
 def test_marks_of_shown_groups_are_bounded(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
