@@ -89,7 +89,7 @@ class _Run:
         names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()
-        self._unfinished = 0
+        self._some_unfinished = False
         self._sender: Sender | None = None
         if destination is not None:
             self._sender = Sender(
@@ -106,7 +106,7 @@ class _Run:
         beside = asyncio.create_task(self._report_and_save())
         try:
             done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
-            self._unfinished = sum(not before.finished for before in done)
+            self._some_unfinished = not all(before.finished for before in done)
             for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:
                     await self._file(FileProgress(file, before), beside)
@@ -157,16 +157,18 @@ class _Run:
         self._tally.done_before += before.rows - before.quarantined
         self._tally.quarantined += before.quarantined
         if not before.finished:
-            self._unfinished -= 1
             self._unsaved.append(progress)
             await self._rows(progress, beside)
-        elif self._unfinished and self._matters(file):
+        elif self._some_unfinished and self._matters(file):
             await self._rows(progress, beside)
         self._bytes_done += file.size or 0
         self._show_fraction(0)
 
     def _matters(self, file: SourceFile) -> bool:
-        """Whether what becomes of other rows depends on those that an earlier run has done."""
+        """Whether what becomes of other rows depends on those that an earlier run has done.
+
+        Of other files, too, before and after it: calls are answered in any order.
+        """
         return self._plan.replace or file.name in self._shared_names
 
     async def _rows(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from backfill_runs import Backfill, row, texts
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deployments.backfill import calls, progress_file, replacements, sender
@@ -516,6 +516,7 @@ async def test_a_media_item_without_one_of_its_rows_is_not_replaced(
     assert all("new.jsonl can't be used" in each for each in others)
 
 
+@example(drawn=[(2, "good"), (1, "good"), (1, "good")], split=2, stop=2)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["good", "good", " ", "poison"]))),
