@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.crash.texts import sentences
 from tests.serve.jobs import BackfillJob, exported, summary, wait_until_stored
 from tests.serve.prometheus import wait_for_metrics
@@ -13,7 +15,17 @@ ROWS = 2500
 SEGMENTS_PER_ITEM = 40
 
 
-def test_a_job_that_is_killed_and_submitted_again_stores_every_row_once(service, tmp_path):
+@pytest.fixture
+def cleared(service):
+    """The shared service, which others find without what these tests have stored."""
+    yield service
+    for number in range(-(-ROWS // SEGMENTS_PER_ITEM)):
+        service.delete(f"/media/backfill {number}")
+    service.delete("/media/talk")
+
+
+def test_a_job_that_is_killed_and_submitted_again_stores_every_row_once(cleared, tmp_path):
+    service = cleared
     rows = [
         {"video": f"backfill {number // SEGMENTS_PER_ITEM}", "text": text, "number": number}
         for number, text in enumerate(sentences(ROWS, "backfill"))
@@ -51,7 +63,8 @@ def test_a_job_that_is_killed_and_submitted_again_stores_every_row_once(service,
     assert metrics.value("embeddings_backfill_stored_rows_total") > 0
 
 
-def test_the_command_stores_over_http_and_quarantines(service, tmp_path):
+def test_the_command_stores_over_http_and_quarantines(cleared, tmp_path):
+    service = cleared
     source, quarantine = tmp_path / "talk.vtt", tmp_path / "bad.jsonl"
     source.write_text(
         "WEBVTT\n\n00:01.000 --> 00:03.000\nA covered call limits the upside\n\n"
