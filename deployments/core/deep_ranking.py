@@ -13,7 +13,7 @@ from deployments.core.exact_search import Scores, cosines_of, error_bound, score
 from deployments.core.fusion import DEPTH, Scale
 from deployments.core.keyword_index import KeywordScores
 from deployments.core.main_part import Sequences
-from deployments.core.ranking import Ranked
+from deployments.core.ranking import Candidates, Ranked, worded
 from deployments.core.segments import Explanation, Part, Search, SearchMode, Vectors
 
 _RESCORED_ROWS = 8192
@@ -88,16 +88,8 @@ class _ByKeywords:
 
     def _ranked(self, sequences: Sequences, ranks: bool) -> list[Ranked]:
         cosines = _cosines(self._snapshot, sequences, self._query)
-        scores = self._keywords.of(sequences)
-        found = []
-        for rank, (seq, cosine, score) in enumerate(
-            zip(sequences.tolist(), cosines.tolist(), scores.tolist(), strict=True), 1
-        ):
-            told = None
-            if self._explain:
-                told = Explanation(Part(None, cosine), Part(rank if ranks else None, score))
-            found.append(Ranked(cosine, seq, score, told))
-        return found
+        bm25 = self._keywords.of(sequences)
+        return worded(sequences, cosines, bm25, explain=self._explain, ranks=ranks)
 
 
 class _ByBoth:
@@ -109,12 +101,9 @@ class _ByBoth:
         self._keywords = keywords
         self._explain = explain
         ((_, nearest),) = snapshot.search(query[None], DEPTH, exact=True)
-        worded = keywords.best(DEPTH)
-        self._semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
-        self._keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}
-        candidates = np.union1d(nearest, worded)
-        cosines = _cosines(snapshot, candidates, query)
-        self._scale = Scale.of(cosines, keywords.of(candidates))
+        self._candidates = Candidates(nearest, keywords.best(DEPTH))
+        sequences = self._candidates.sequences
+        self._scale = Scale.of(_cosines(snapshot, sequences, query), keywords.of(sequences))
 
     def best(self, count: int) -> list[Ranked]:
         (products,) = scored(self._snapshot.vectors, self._snapshot.dead, self._query[None])
@@ -133,20 +122,7 @@ class _ByBoth:
     def of(self, sequences: Sequences) -> list[Ranked]:
         cosines = _cosines(self._snapshot, sequences, self._query)
         bm25 = self._keywords.of(sequences)
-        semantic, keyword = self._scale.parts(cosines, bm25)
-        scores = semantic + keyword
-        found = []
-        for i in np.lexsort((sequences, -scores)).tolist():
-            seq, cosine = int(sequences[i]), float(cosines[i])
-            told = None
-            if self._explain:
-                told = Explanation(
-                    Part(self._semantic_rank.get(seq), cosine, float(semantic[i])),
-                    Part(self._keyword_rank.get(seq), float(bm25[i]), float(keyword[i])),
-                    float(scores[i]),
-                )
-            found.append(Ranked(cosine, seq, float(scores[i]), told))
-        return found
+        return self._candidates.fused(sequences, cosines, bm25, self._scale, explain=self._explain)
 
 
 def _cosines(snapshot: Snapshot, sequences: Sequences, query: Vectors) -> Scores:

@@ -63,13 +63,7 @@ def by_keywords(
         sequences = keywords.best(depth)
         cosines = cosines_of(snapshot.vectors_of(sequences), query)
         scores = keywords.of(sequences)
-        found = []
-        for rank, (seq, cosine, score) in enumerate(
-            zip(sequences.tolist(), cosines.tolist(), scores.tolist(), strict=True), 1
-        ):
-            told = Explanation(Part(None, cosine), Part(rank, score)) if search.explain else None
-            found.append(Ranked(cosine, seq, score, told))
-        chosen = _chosen(search, found)
+        chosen = _chosen(search, worded(sequences, cosines, scores, explain=search.explain))
         if len(chosen) == search.top_k or len(sequences) < depth:
             return chosen
         depth *= _DEEPER
@@ -86,26 +80,63 @@ def by_both(
 
     Ties are ordered by sequence number.
     """
-    worded = keywords.best(nearest_needed(search))
-    sequences = np.union1d(nearest, worded)
-    cosines = cosines_of(snapshot.vectors_of(sequences), query)
-    bm25 = keywords.of(sequences)
-    semantic, keyword = Scale.of(cosines, bm25).parts(cosines, bm25)
-    scores = semantic + keyword
-    semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
-    keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}
+    candidates = Candidates(nearest, keywords.best(nearest_needed(search)))
+    cosines = cosines_of(snapshot.vectors_of(candidates.sequences), query)
+    bm25 = keywords.of(candidates.sequences)
+    scale = Scale.of(cosines, bm25)
+    return _chosen(
+        search,
+        candidates.fused(candidates.sequences, cosines, bm25, scale, explain=search.explain),
+    )
+
+
+def worded(
+    sequences: Sequences, cosines: Scores, bm25: Scores, *, explain: bool, ranks: bool = True
+) -> list[Ranked]:
+    """Rows in the order of their BM25 scores, which they have already.
+
+    Without `ranks` the explanations don't tell them: the rows aren't the first ones.
+    """
     found = []
-    for i in np.argsort(-scores, kind="stable").tolist():
-        seq, cosine = int(sequences[i]), float(cosines[i])
-        explanation = None
-        if search.explain:
-            explanation = Explanation(
-                Part(semantic_rank.get(seq), cosine, float(semantic[i])),
-                Part(keyword_rank.get(seq), float(bm25[i]), float(keyword[i])),
-                float(scores[i]),
-            )
-        found.append(Ranked(cosine, seq, float(scores[i]), explanation))
-    return _chosen(search, found)
+    for rank, (seq, cosine, score) in enumerate(
+        zip(sequences.tolist(), cosines.tolist(), bm25.tolist(), strict=True), 1
+    ):
+        told = None
+        if explain:
+            told = Explanation(Part(None, cosine), Part(rank if ranks else None, score))
+        found.append(Ranked(cosine, seq, score, told))
+    return found
+
+
+class Candidates:
+    """The rows whose scores make the scale of a hybrid search: the best of both parts.
+
+    `sequences` are all of them, ascending.
+    """
+
+    def __init__(self, nearest: Sequences, worded: Sequences) -> None:
+        self.sequences = np.union1d(nearest, worded)
+        self._semantic_rank = {seq: rank for rank, seq in enumerate(nearest.tolist(), 1)}
+        self._keyword_rank = {seq: rank for rank, seq in enumerate(worded.tolist(), 1)}
+
+    def fused(
+        self, sequences: Sequences, cosines: Scores, bm25: Scores, scale: Scale, *, explain: bool
+    ) -> list[Ranked]:
+        """Any rows by their fused scores, best first, ties by sequence number."""
+        semantic, keyword = scale.parts(cosines, bm25)
+        scores = semantic + keyword
+        found = []
+        for i in np.lexsort((sequences, -scores)).tolist():
+            seq, cosine, score = int(sequences[i]), float(cosines[i]), float(scores[i])
+            told = None
+            if explain:
+                told = Explanation(
+                    Part(self._semantic_rank.get(seq), cosine, float(semantic[i])),
+                    Part(self._keyword_rank.get(seq), float(bm25[i]), float(keyword[i])),
+                    score,
+                )
+            found.append(Ranked(cosine, seq, score, told))
+        return found
 
 
 def _chosen(search: Search, ranked: Iterable[Ranked]) -> list[Ranked]:
