@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.backend import Ingress
 from deployments.core.settings import Settings
 from deployments.encoder import Encoder
-from deployments.encoders import REST_S
+from deployments.encoders import GPU_ENCODER, REST_S
 from deployments.index import Index
 from deployments.scaling import scale_encoders, scale_ingresses
 
@@ -93,7 +93,7 @@ def _gpu_encoder(settings: Settings) -> Deployment:
             scale_down_s=max(settings.embeddings_scale_down_s, 2 * REST_S),
         ),
     ).options(
-        name="GpuEncoder",
+        name=GPU_ENCODER,
         max_queued_requests=GPU_ENCODER_CALLS,
         ray_actor_options={"num_cpus": ENCODER_CPUS, "num_gpus": 1},
     )

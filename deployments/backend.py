@@ -37,7 +37,7 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind
-from deployments.encoders import Encoders
+from deployments.encoders import CPU_ENCODER, GPU_ENCODER, Encoders
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve
 from deployments.metrics import IngressMetrics, Publisher, SearchCalls
@@ -52,7 +52,6 @@ FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
 READY_CHECK_PERIOD_S = 15.0
 READY_CHECK_TIMEOUT_S = 30.0
-ENCODERS = ("Encoder", "GpuEncoder")
 RUNNING: Any = "RUNNING"
 FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
 ERRORS_MODULE = f"{ServiceError.__module__}."
@@ -252,7 +251,7 @@ def _running_encoders() -> int:
         deployment.replica_states.get(RUNNING, 0)
         for application in serve.status().applications.values()
         for name, deployment in application.deployments.items()
-        if name in ENCODERS
+        if name in (CPU_ENCODER, GPU_ENCODER)
     )
 
 

@@ -12,6 +12,10 @@ from deployments.core.errors import NotReady, Overloaded
 
 logger = logging.getLogger(__name__)
 
+CPU_ENCODER = "Encoder"
+GPU_ENCODER = "GpuEncoder"
+"""The deployments' names."""
+
 REST_S = 30.0
 """Serve keeps a GPU encoder that nothing calls for at least twice as long (`scale_down_s`)."""
 

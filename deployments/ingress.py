@@ -38,13 +38,18 @@ from deployments.core.segments import (
 from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
 from deployments.limits import check_text
-from deployments.media_routes import WRITE, MediaBackend, media_routes
+from deployments.media_routes import MediaBackend, media_routes
 from deployments.moment_routes import moment_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.page_routes import page_routes
-from deployments.problems import add_error_handlers, problem_responses
+from deployments.problems import (
+    BODY_PROBLEMS,
+    WRITE_PROBLEMS,
+    add_error_handlers,
+    problem_responses,
+)
 from deployments.request_log import Observe, RequestLog
-from deployments.search_routes import BODY, SearchBackend, search_routes
+from deployments.search_routes import SearchBackend, search_routes
 from deployments.secure_headers import SecureHeaders
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
@@ -100,7 +105,12 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     add_error_handlers(app)
     add_docs_page(app)
 
-    @app.post("/embed", responses=WRITE | BODY, tags=["store"], summary="Store and embed segments")
+    @app.post(
+        "/embed",
+        responses=WRITE_PROBLEMS | BODY_PROBLEMS,
+        tags=["store"],
+        summary="Store and embed segments",
+    )
     async def embed(request: EmbedRequest) -> EmbedResponse:
         """Answers when all segments are durable and searchable.
 

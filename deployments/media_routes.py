@@ -6,17 +6,14 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from deployments.core import fields
-from deployments.core.errors import NotFound, NotReady, StoreDamaged, StoreFull, StoreUnwritable
+from deployments.core.errors import NotFound
 from deployments.core.list_results import media_after, segments_after
 from deployments.core.media_lists import MediaList, SegmentList
 from deployments.core.media_schemas import MediaResponse, SegmentsResponse
 from deployments.core.results import Json, with_timestamp
 from deployments.core.schemas import DeleteResponse
 from deployments.core.segments import DeleteMedia, EmbeddingType
-from deployments.problems import problem_responses
-from deployments.search_routes import READ
-
-WRITE = READ | problem_responses(NotReady, StoreUnwritable, StoreDamaged, StoreFull)
+from deployments.problems import READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 
 MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
 Kind = Annotated[EmbeddingType | None, Query(description="Only of this type.")]
@@ -44,7 +41,9 @@ def media_routes(backend: MediaBackend) -> APIRouter:
     """The routes under /media."""
     routes = APIRouter(prefix="/media", tags=["store"])
 
-    @routes.get("", response_model=MediaResponse, responses=READ, summary="List media items")
+    @routes.get(
+        "", response_model=MediaResponse, responses=READ_PROBLEMS, summary="List media items"
+    )
     async def media(
         embedding_type: Kind = None, limit: Limit = 100, cursor: Cursor = None
     ) -> Response:
@@ -58,7 +57,7 @@ def media_routes(backend: MediaBackend) -> APIRouter:
     @routes.get(
         "/{media_item_id:path}/segments",
         response_model=SegmentsResponse,
-        responses=READ | problem_responses(NotFound),
+        responses=READ_PROBLEMS | problem_responses(NotFound),
         summary="List a media item's segments",
     )
     async def segments(
@@ -77,7 +76,7 @@ def media_routes(backend: MediaBackend) -> APIRouter:
 
     @routes.delete(
         "/{media_item_id:path}",
-        responses=WRITE | problem_responses(NotFound),
+        responses=WRITE_PROBLEMS | problem_responses(NotFound),
         summary="Remove a media item",
     )
     async def delete_media(

@@ -3,13 +3,13 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from deployments.core.errors import InvalidInput
 from deployments.core.moment_results import moments_response_json
 from deployments.core.moment_schemas import MomentRequest, MomentsResponse
 from deployments.core.segments import Query
 from deployments.core.settings import Settings
-from deployments.limits import check_text
-from deployments.search_routes import BODY, READ, SearchBackend
+from deployments.limits import check_text, check_top_k
+from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS
+from deployments.search_routes import SearchBackend
 
 
 def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
@@ -19,7 +19,7 @@ def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     @routes.post(
         "/search/moments",
         response_model=MomentsResponse,
-        responses=READ | BODY,
+        responses=READ_PROBLEMS | BODY_PROBLEMS,
         summary="Find moments in all indices",
     )
     async def moments(request: MomentRequest) -> Response:
@@ -30,8 +30,7 @@ def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         times are one moment of their media item, which has none either.
         """
         check_text("query", request.query, settings)
-        if request.top_k > settings.embeddings_max_top_k:
-            raise InvalidInput(f"top_k is {request.top_k}; at most {settings.embeddings_max_top_k}")
+        check_top_k(request.top_k, settings)
         answer = await backend.search(Query(request.query, request.search()))
         return Response(moments_response_json(request.query, answer), media_type="application/json")
 

@@ -9,7 +9,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from deployments.core.errors import InvalidInput, ServiceError, UnreadableBody
+from deployments.core.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    ServiceError,
+    StoreDamaged,
+    StoreFull,
+    StoreUnwritable,
+    UnreadableBody,
+)
 from deployments.core.schemas import Problem, field_problems
 from deployments.routes import route_template
 
@@ -58,6 +69,16 @@ def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, 
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
     return kinds
+
+
+READ_PROBLEMS = problem_responses(
+    InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged
+)
+WRITE_PROBLEMS = READ_PROBLEMS | problem_responses(
+    NotReady, StoreUnwritable, StoreDamaged, StoreFull
+)
+BODY_PROBLEMS = problem_responses(UnreadableBody, BodyTooLarge)
+"""In addition, where a request has a body."""
 
 
 async def _service_error(request: Request, error: Exception) -> Response:

@@ -7,14 +7,8 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from deployments.core.errors import (
-    BodyTooLarge,
-    DeadlineExceeded,
     InvalidInput,
     NotFound,
-    NotReady,
-    Overloaded,
-    StoreDamaged,
-    UnreadableBody,
 )
 from deployments.core.results import (
     Json,
@@ -31,12 +25,9 @@ from deployments.core.search_requests import (
 from deployments.core.search_schemas import BatchResponse, SearchResponse, SimilarResponse
 from deployments.core.segments import EmbeddingType, Query, Search, SegmentName
 from deployments.core.settings import Settings
-from deployments.limits import check_text
-from deployments.problems import problem_responses
+from deployments.limits import check_text, check_top_k
+from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, problem_responses
 from deployments.url_search import SearchByUrl
-
-READ = problem_responses(InvalidInput, Overloaded, NotReady, DeadlineExceeded, StoreDamaged)
-BODY = problem_responses(UnreadableBody, BodyTooLarge)
 
 MOST_BATCH_SEGMENTS = 10_000
 
@@ -67,7 +58,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     @routes.post(
         "/search",
         response_model=SearchResponse,
-        responses=READ | BODY,
+        responses=READ_PROBLEMS | BODY_PROBLEMS,
         summary="Search one index",
     )
     async def search(request: SearchRequest) -> Response:
@@ -82,7 +73,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     @routes.post(
         "/search/batch",
         response_model=BatchResponse,
-        responses=READ | BODY,
+        responses=READ_PROBLEMS | BODY_PROBLEMS,
         summary="Search several times",
     )
     async def search_batch(request: BatchRequest) -> Response:
@@ -115,12 +106,12 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     @routes.post(
         "/search/similar",
         response_model=SimilarResponse,
-        responses=READ | BODY | problem_responses(NotFound),
+        responses=READ_PROBLEMS | BODY_PROBLEMS | problem_responses(NotFound),
         summary="Search by a stored segment",
     )
     async def search_similar(request: SimilarRequest) -> Response:
         """The stored segments whose meaning is nearest to that of a stored one, without itself."""
-        _check_top_k(request, settings)
+        _check_size(request, settings)
         answer = await backend.similar(request.name(), request.search())
         return _json(similar_response_json(request.name(), answer))
 
@@ -128,7 +119,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         @routes.get(
             path,
             response_model=SearchResponse,
-            responses=READ,
+            responses=READ_PROBLEMS,
             summary=f"Search {path.rsplit('/', 1)[1]}",
             name=f"search_{embedding_type}s",
         )
@@ -142,7 +133,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     @routes.get(
         "/embeddings/search",
         response_model=SearchResponse,
-        responses=READ,
+        responses=READ_PROBLEMS,
         summary="Search, under the main API's route",
     )
     async def embeddings_search(
@@ -157,14 +148,13 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
 def _query(request: SearchRequest, settings: Settings) -> Query:
     """The request as the core's value. Raises InvalidInput."""
     check_text("query", request.query, settings)
-    _check_top_k(request, settings)
+    _check_size(request, settings)
     return Query(request.query, request.search())
 
 
-def _check_top_k(request: SearchOptions, settings: Settings) -> None:
+def _check_size(request: SearchOptions, settings: Settings) -> None:
+    check_top_k(request.top_k, settings)
     most = settings.embeddings_max_top_k
-    if request.top_k > most:
-        raise InvalidInput(f"top_k is {request.top_k}; at most {most}")
     if request.most_segments > most:
         raise InvalidInput(
             f"top_k · group_size · (1 + 2 · context) is {request.most_segments}; at most {most}"

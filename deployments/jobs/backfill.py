@@ -28,7 +28,7 @@ from deployments.client.cli import app
 from deployments.core.errors import NotReady, ServiceError
 from deployments.core.segments import Upsert, UpsertResult
 from deployments.core.settings import Settings
-from deployments.encoders import Encoders
+from deployments.encoders import CPU_ENCODER, GPU_ENCODER, Encoders
 from deployments.metrics import BackfillMetrics, Publisher
 
 CALL_TIMEOUT_S = 300.0
@@ -73,9 +73,9 @@ async def by_handle(tally: Tally) -> AsyncIterator[EncoderDestination]:
 async def _encoders() -> Encoders:
     """The service's own, as soon as Serve knows them."""
     for _ in range(int(FIRST_PATIENCE_S)):
-        cpu = _handle("Encoder")
+        cpu = _handle(CPU_ENCODER)
         if cpu is not None:
-            return Encoders(cpu, _handle("GpuEncoder"), timeout_s=CALL_TIMEOUT_S)
+            return Encoders(cpu, _handle(GPU_ENCODER), timeout_s=CALL_TIMEOUT_S)
         await asyncio.sleep(1)
     raise NotReady("the service doesn't run in this cluster; `serve status` tells what does")
 
