@@ -1,0 +1,1 @@
+"""Tries what cluster/ gives to Prometheus in a real one."""

@@ -1,7 +1,7 @@
 """Backfills from files to a FakeService, and what came of them."""
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from deployments.backfill.report import Report
 from deployments.backfill.run import Plan, run
 from deployments.backfill.sources import find_files
 from deployments.backfill.tally import Tally
+from deployments.core.errors import StoreDamaged
 from deployments.core.segments import EmbeddingType
 from tests.fakes import FakeService
 
@@ -95,3 +96,18 @@ def row(media_item: Any, id_: Any, text: str = "", **more: Any) -> dict[str, Any
 def texts(rows: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
     """What is stored of rows: the last one counts."""
     return {(str(each["media_item_id"]), str(each["id"])): each["text"] for each in rows}
+
+
+async def fail_at(backfill: Backfill, media_item: str, *sources: str, **options: Any) -> None:
+    """Run until the service is asked for a media item, when everything before it is stored."""
+    answer = FakeService.embed
+
+    async def embed(upsert: Any) -> Any:
+        if str(upsert.media_item_id) == media_item:
+            raise StoreDamaged("page 7 is damaged")
+        return await answer(backfill.service, upsert)
+
+    backfill.service.embed = embed  # type: ignore[method-assign]
+    with suppress(StoreDamaged):
+        await backfill.run(*sources, progress=True, **options)
+    del backfill.service.embed

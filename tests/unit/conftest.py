@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from backfill_runs import Backfill
 from folder_samples import fill
 from storage_samples import MODEL
 
@@ -14,6 +15,12 @@ from deployments.core.segment_index import SegmentIndex
 # On a busy machine any example may take long.
 hypothesis.settings.register_profile("unit", deadline=None)
 hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture
+def backfill(tmp_path: Path) -> Backfill:
+    """Files and runs over a FakeService."""
+    return Backfill(tmp_path)
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""API keys: which texts are some, and that they show nowhere."""
+
 import pickle
 
 import pytest

@@ -1,3 +1,5 @@
+"""Files of every format, ugly ones too: the rows that readers make of them."""
+
 import io
 import tracemalloc
 from datetime import datetime

@@ -1,3 +1,5 @@
+"""The command `backfill` over HTTP, to a server that answers what a test says."""
+
 import json
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""What a person sees of a backfill in a terminal and in a log."""
+
 from io import StringIO
 
 import pytest

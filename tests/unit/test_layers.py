@@ -1,3 +1,5 @@
+"""Which modules may import what."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""What `make run` refuses before it starts anything."""
+
 import pytest
 import yaml
 

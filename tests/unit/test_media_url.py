@@ -1,3 +1,5 @@
+"""The template of links into a player: what is one, and what it makes."""
+
 import pytest
 from pydantic_core import PydanticCustomError
 

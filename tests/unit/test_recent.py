@@ -1,3 +1,5 @@
+"""One recent result for many callers."""
+
 import asyncio
 
 from deployments.core.recent import Recent

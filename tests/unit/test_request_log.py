@@ -1,3 +1,5 @@
+"""What is logged and counted of a request, and its id."""
+
 import asyncio
 import logging
 

@@ -1,3 +1,5 @@
+"""The headers of answers and pages."""
+
 import base64
 import hashlib
 import re
