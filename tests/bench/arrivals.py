@@ -85,19 +85,28 @@ class Arrivals:
         status = NO_ANSWER
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(self._timeout_s):
-                status = await self._post(stream.path, next(stream.bodies))
+                status = await self._post_somewhere(stream.path, next(stream.bodies))
         latency_s = time.perf_counter() - sent
         self.answers.append(Answer(stream.name, sent - self._began, latency_s, status))
 
-    async def _post(self, path: str, body: bytes) -> int:
+    async def _post_somewhere(self, path: str, body: bytes) -> int:
+        """Post, on a new connection if the server has ended an idle one meanwhile."""
+        while self._idle:
+            try:
+                return await self._post(path, body, *self._idle.pop())
+            except asyncio.IncompleteReadError as error:
+                if error.partial:
+                    raise
+            except ConnectionError:
+                pass
+        return await self._post(path, body, *await asyncio.open_connection(self._host, self._port))
+
+    async def _post(
+        self, path: str, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> int:
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        reader, writer = (
-            self._idle.pop()
-            if self._idle
-            else await asyncio.open_connection(self._host, self._port)
         )
         try:
             writer.write(head.encode() + body)
