@@ -84,7 +84,7 @@ def _columns(row: Row) -> list[str]:
     kind = row.measure.partition(",")[0]
     ratios = {
         "ingest": ["x raw encode"],
-        "search": ["x requests/s", "x p50", "CPU ms besides"],
+        "search": ["calls a query", "x requests/s", "x p50", "CPU ms besides"],
     }.get(kind, list(row.ratios))
     figures = [name for name in row.figures if name not in ratios]
     return [*figures, *ratios]
