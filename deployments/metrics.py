@@ -147,6 +147,7 @@ class EncoderMetrics:
             "batches": "Micro-batches that were encoded.",
             "rows": "Texts that got a vector.",
             "duplicate_rows": "Texts that shared the place of an equal one in a micro-batch.",
+            "remembered_rows": "Texts that had been encoded a moment ago, and were sent again.",
             "useful_tokens": "Tokens that were encoded, without padding.",
             "padded_tokens": "Tokens that the forward passes handled, padding included.",
             "truncated_rows": "Texts that were cut at the model's token limit.",

@@ -4,17 +4,21 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
+from deployments.core.batcher_stats import BatcherStats
+from deployments.core.encode_lane import EncodeLane
 from deployments.core.errors import NotReady, Overloaded, ServiceError
 from deployments.core.micro_batch import Job, MicroBatch, MicroBatchQueue, Priority, Row
 from deployments.core.segments import Vectors
 from deployments.core.text_encoder import TextEncoder, TextKind, Tokens
 from deployments.core.thread_priority import lower_priority
+from deployments.core.vector_cache import VectorCache
 
 __all__ = ["BatcherStats", "Encoded", "Priority", "TokenBatcher"]
 
@@ -24,11 +28,10 @@ TEXTS_PER_TOKENIZATION = 128
 TOKENS_WITHOUT_THREAD = 128
 """Tokenising so few takes less than handing them to a thread and back: half a millisecond."""
 
-SPEED_MEMORY = 0.9
-"""Of a lane's measured speed, the part that the next micro-batch leaves."""
-
-MOST_GROWTH = 4.0
-"""A micro-batch counts for so many times the time before at most: small ones cost more a token."""
+REMEMBERED_ROWS = 4096
+"""Bulk texts whose vectors are kept for a while: as many as lie within a few windows of the queue.
+A client that was killed or gave up sends the same texts again a moment later, when some of its
+calls were encoded in part, or still are."""
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text; used to estimate a call's tokens before it is tokenised."""
@@ -46,59 +49,6 @@ class Encoded:
     tokens: tuple[int, ...]
 
 
-@dataclass(slots=True)
-class BatcherStats:
-    """What a batcher has waiting, and what it did since it was built."""
-
-    queued_query_tokens: int = 0
-    queued_bulk_tokens: int = 0
-    queued_seconds: float = 0.0
-    """How long what waits takes at the speed of the last micro-batches."""
-    batches: int = 0
-    rows: int = 0
-    """Texts that got a vector."""
-    duplicate_rows: int = 0
-    """Of these, the texts that shared another's place in the same micro-batch."""
-    useful_tokens: int = 0
-    padded_tokens: int = 0
-    """Tokens that the forward passes handled, padding included."""
-    truncated_rows: int = 0
-    overloaded_calls: int = 0
-    cancelled_calls: int = 0
-    failed_batches: int = 0
-    tokenize_seconds: float = 0.0
-    encode_seconds: float = 0.0
-    """Summed over forward passes, of which a query's and a bulk one may run at the same time."""
-    busy_seconds: float = 0.0
-    """With at least one forward pass."""
-
-
-class _Lane:
-    """Where one micro-batch after the other is encoded, in a thread of its own."""
-
-    def __init__(
-        self,
-        encoder: TextEncoder,
-        take: Callable[[], MicroBatch | None],
-        prepare_thread: Callable[[], None] | None = None,
-    ) -> None:
-        self.encoder = encoder
-        self.take = take
-        self.thread = ThreadPoolExecutor(
-            1, thread_name_prefix="encode", initializer=prepare_thread or (lambda: None)
-        )
-        self.worker: asyncio.Task[None] | None = None
-        self.seconds_a_token = 0.0
-        """Of the last micro-batches; 0 before the first."""
-
-    def encoded(self, tokens: int, seconds: float) -> None:
-        """Learn the speed from a micro-batch."""
-        now = seconds / tokens
-        before = self.seconds_a_token or now
-        now = min(now, MOST_GROWTH * before)
-        self.seconds_a_token = SPEED_MEMORY * before + (1 - SPEED_MEMORY) * now
-
-
 class TokenBatcher:
     """Encodes for many concurrent calls, queries before bulk.
 
@@ -108,7 +58,7 @@ class TokenBatcher:
     most one micro-batch of bulk, and bulk for `QUERY_BATCHES_PER_BULK` of queries.
 
     The next micro-batch is chosen when the one before is done, so a text that comes meanwhile is
-    in it. Serves one event loop.
+    in it. What was encoded as bulk a moment ago isn't encoded again. Serves one event loop.
 
     A micro-batch has at most `max_batch_tokens`, padding included. A call that would make more
     than `max_queued_tokens` of its priority wait is refused, unless nothing waits; so is one before
@@ -136,13 +86,14 @@ class TokenBatcher:
         self._queued = {Priority.QUERY: 0, Priority.BULK: 0}
         self._jobs: set[Job] = set()
         if bulk_encoder is None:
-            lane = _Lane(encoder, self._queue.take)
+            lane = EncodeLane(encoder, self._queue.take)
             self._lanes = {Priority.QUERY: lane, Priority.BULK: lane}
         else:
             self._lanes = {
-                Priority.QUERY: _Lane(encoder, self._queue.take_queries),
-                Priority.BULK: _Lane(bulk_encoder, self._queue.take_bulk, lower_priority),
+                Priority.QUERY: EncodeLane(encoder, self._queue.take_queries),
+                Priority.BULK: EncodeLane(bulk_encoder, self._queue.take_bulk, lower_priority),
             }
+        self._recent: VectorCache[Hashable] = VectorCache(REMEMBERED_ROWS)
         self._tokenize_threads = ThreadPoolExecutor(4, thread_name_prefix="tokenize")
         self._running = 0
         self._busy_since = 0.0
@@ -275,7 +226,7 @@ class TokenBatcher:
         else:
             job.done.set_exception(error)
 
-    async def _work(self, lane: _Lane) -> None:
+    async def _work(self, lane: EncodeLane) -> None:
         try:
             while batch := lane.take():
                 await self._encode(lane, batch)
@@ -283,11 +234,14 @@ class TokenBatcher:
             # No await lies between the empty queue and this line, so no row is left behind.
             lane.worker = None
 
-    async def _encode(self, lane: _Lane, batch: MicroBatch) -> None:
-        rows = [row for group in batch.groups for row in group]
-        for row in rows:
+    async def _encode(self, lane: EncodeLane, batch: MicroBatch) -> None:
+        for row in batch.rows:
             row.job.tokens_queued -= len(row.tokens)
             self._queued[row.job.priority] -= len(row.tokens)
+        batch = self._without_remembered(batch)
+        if not batch.tokens:
+            return
+        rows = batch.rows
         started = time.perf_counter()
         if not self._running:
             self._busy_since = started
@@ -315,12 +269,30 @@ class TokenBatcher:
         self._stats.duplicate_rows += len(rows) - len(batch.tokens)
         self._stats.useful_tokens += batch.useful_tokens
         self._stats.padded_tokens += batch.padded_tokens
-        for vector, group in zip(vectors, batch.groups, strict=True):
-            for row in group:
-                row.job.vectors[row.position] = vector
-                row.job.rows_left -= 1
-                if not row.job.rows_left:
-                    self._finish(row.job)
+        for tokens, vector, group in zip(batch.tokens, vectors, batch.groups, strict=True):
+            self._give(vector, group)
+            if any(row.job.priority is Priority.BULK for row in group):
+                self._recent.keep(tokens.key, vector)
+
+    def _without_remembered(self, batch: MicroBatch) -> MicroBatch:
+        """Give rows the vectors that are remembered; returns the others."""
+        left = MicroBatch()
+        for tokens, group in zip(batch.tokens, batch.groups, strict=True):
+            known = self._recent.get(tokens.key)
+            if known is None:
+                left.tokens.append(tokens)
+                left.groups.append(group)
+            else:
+                self._stats.remembered_rows += len(group)
+                self._give(known, group)
+        return left
+
+    def _give(self, vector: npt.NDArray[np.float32], rows: list[Row]) -> None:
+        for row in rows:
+            row.job.vectors[row.position] = vector
+            row.job.rows_left -= 1
+            if not row.job.rows_left:
+                self._finish(row.job)
 
 
 def _as_service_error(error: Exception) -> ServiceError:

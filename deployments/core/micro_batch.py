@@ -53,6 +53,11 @@ class MicroBatch:
     groups: list[list[Row]] = field(default_factory=list)
 
     @property
+    def rows(self) -> list[Row]:
+        """All that get a vector."""
+        return [row for group in self.groups for row in group]
+
+    @property
     def useful_tokens(self) -> int:
         """Tokens without padding."""
         return sum(map(len, self.tokens))

@@ -1,14 +1,13 @@
 """The vectors of recent queries: people ask the same things again."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from deployments.core.batcher import Priority, TokenBatcher
 from deployments.core.segments import Vectors
+from deployments.core.vector_cache import VectorCache
 
 MAX_TEXT_CHARS = 1000
 """Longer texts are encoded each time: hardly anyone sends the same one twice, and the cache's
@@ -32,8 +31,7 @@ class QueryCache:
 
     def __init__(self, batcher: TokenBatcher, capacity: int) -> None:
         self._batcher = batcher
-        self._capacity = capacity
-        self._vectors: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._vectors: VectorCache[str] = VectorCache(capacity)
         self.stats = CacheStats()
 
     def __len__(self) -> int:
@@ -49,7 +47,6 @@ class QueryCache:
                 missing.append(position)
             else:
                 vectors[position] = known
-                self._vectors.move_to_end(text)
         self.stats.hits += len(texts) - len(missing)
         self.stats.misses += len(missing)
         if missing:
@@ -57,13 +54,6 @@ class QueryCache:
             encoded = await self._batcher.encode(wanted, "query", Priority.QUERY)
             vectors[missing] = encoded.vectors
             for text, vector in zip(wanted, encoded.vectors, strict=True):
-                self._keep(text, vector)
+                if len(text) <= MAX_TEXT_CHARS:
+                    self._vectors.keep(text, vector)
         return vectors
-
-    def _keep(self, text: str, vector: npt.NDArray[np.float32]) -> None:
-        if self._capacity == 0 or len(text) > MAX_TEXT_CHARS:
-            return
-        # A copy: a row would keep the whole batch's array in memory.
-        self._vectors[text] = vector.copy()
-        if len(self._vectors) > self._capacity:
-            self._vectors.popitem(last=False)

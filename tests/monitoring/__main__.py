@@ -37,6 +37,7 @@ APPEAR_LATER = (
     "ray_embeddings_encoder_failed_batches_total",
     "ray_embeddings_encoder_overloaded_calls_total",
     "ray_embeddings_encoder_duplicate_rows_total",
+    "ray_embeddings_encoder_remembered_rows_total",
 )
 
 

@@ -99,6 +99,50 @@ async def test_equal_texts_of_several_calls_are_encoded_once():
     await batcher.close()
 
 
+async def test_what_a_call_had_encoded_before_it_was_given_up_is_not_encoded_again():
+    encoder = HeldTextEncoder()
+    batcher = batcher_of(encoder, max_batch_tokens=4)
+    texts = ["a b", "c d", "e f", "g h"]
+    given_up = asyncio.create_task(batcher.encode(texts, "document", BULK))
+    await begun(encoder)
+    encoder.let_end()
+    await begun(encoder)
+    given_up.cancel()
+    again = asyncio.create_task(batcher.encode(texts, "document", BULK))
+    encoder.let_end(4)
+    np.testing.assert_array_equal((await again).vectors, encoder.vectors_of(texts))
+    assert given_up.cancelled()
+    encoded = [tokens.ids for batch in encoder.batches for tokens in batch]
+    assert len(encoded) == len(set(encoded)) == len(texts)
+    stats = batcher.stats()
+    assert (stats.rows, stats.remembered_rows) == (4, 2)
+    assert stats.queued_bulk_tokens == 0
+    await batcher.close()
+
+
+async def test_two_calls_with_the_same_texts_encode_them_once_whoever_comes_first():
+    encoder = HeldTextEncoder()
+    batcher = batcher_of(encoder, max_batch_tokens=4)
+    texts = ["a b", "c d", "e f"]
+    calls = [asyncio.create_task(batcher.encode(texts, "document", BULK)) for _ in range(2)]
+    encoder.let_end(6)
+    for encoded in await asyncio.gather(*calls):
+        np.testing.assert_array_equal(encoded.vectors, encoder.vectors_of(texts))
+    encoded = [tokens.ids for batch in encoder.batches for tokens in batch]
+    assert len(encoded) == len(set(encoded)) == len(texts)
+    await batcher.close()
+
+
+async def test_queries_alone_are_not_remembered_by_the_batcher():
+    encoder = FakeTextEncoder()
+    batcher = batcher_of(encoder)
+    for _ in range(2):
+        await batcher.encode(["a"], "query", QUERY)
+    assert len(encoder.batches) == 2
+    assert batcher.stats().remembered_rows == 0
+    await batcher.close()
+
+
 async def test_with_an_encoder_for_bulk_a_query_waits_for_no_bulk():
     encoder, bulk_encoder = FakeTextEncoder(), HeldTextEncoder()
     batcher = TokenBatcher(
@@ -150,7 +194,7 @@ async def test_bulk_is_encoded_in_a_thread_that_gives_way():
         encoder, max_batch_tokens=4, max_queued_tokens=100_000, bulk_encoder=bulk_encoder
     )
     await batcher.encode(["a"], "document", BULK)
-    await batcher.encode(["a"], "query", QUERY)
+    await batcher.encode(["b"], "query", QUERY)
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert priorities == {encoder: own, bulk_encoder: min(own + STEPS_DOWN, 19)}
     await batcher.close()
