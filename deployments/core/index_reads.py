@@ -19,6 +19,7 @@ from deployments.core.media_lists import (
     media_page,
     segment_page,
 )
+from deployments.core.media_orders import MediaOrders
 from deployments.core.moment_reads import FoundMoment, MomentReads
 from deployments.core.one_commit import OneCommit, Snapshots
 from deployments.core.row_search import check_searches, find_rows
@@ -38,6 +39,7 @@ class IndexReads:
         self._dimension = dimension
         self._keywords = KeywordIndexes()
         self._filters = FilteredRows()
+        self._orders = MediaOrders()
 
     def answer(
         self, searches: Sequence[Search], queries: Vectors, until: float = math.inf
@@ -100,7 +102,7 @@ class IndexReads:
             return []
         return self._index.read(
             lambda reader, snapshots: MomentReads(
-                reader, snapshots, self._keywords, self._filters, until
+                reader, snapshots, self._keywords, self._filters, self._orders, until
             ).find(searches, queries, self._dimension)
         )
 

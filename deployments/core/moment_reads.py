@@ -10,13 +10,23 @@ from deployments.core.errors import ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers, segments_of
 from deployments.core.keyword_index import KeywordIndexes
+from deployments.core.media_orders import MediaOrders
 from deployments.core.moments import SCALE_DEPTH, Moment, Seconds, Span, find_moments
 from deployments.core.one_commit import Snapshots
 from deployments.core.row_search import check_searches, find_rows
 from deployments.core.segment_rows import key_of
-from deployments.core.segments import EmbeddingType, MomentSearch, Search, Segment, Vectors
+from deployments.core.segments import (
+    EmbeddingType,
+    Hit,
+    MomentSearch,
+    Search,
+    SearchMode,
+    Segment,
+    Vectors,
+)
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
+from deployments.core.surroundings import nearness
 
 HITS_PER_MOMENT = 5
 MOST_DURING = 20
@@ -47,6 +57,7 @@ class MomentReads:
     snapshots: Snapshots
     keywords: KeywordIndexes
     filters: FilteredRows
+    orders: MediaOrders
     until: float
     """When filters have to be evaluated, in seconds of `time.monotonic`."""
 
@@ -72,7 +83,7 @@ class MomentReads:
         )
         told = iter(answers(self.reader, self.snapshots, searches, rows))
         found: list[list[FoundMoment] | ServiceError] = []
-        for each in wanted:
+        for each, query in zip(wanted, queries, strict=True):
             weights = dict(each.weights)
             by_type = {kind: next(told) for kind in weights}
             failure = next((one.failure for one in by_type.values() if one.failure), None)
@@ -80,9 +91,22 @@ class MomentReads:
                 found.append(failure)
                 continue
             hits = {kind: one.hits for kind, one in by_type.items()}
-            moments = find_moments(hits, weights, each.mode, each.top_k)
+            near = {kind: self._nearness(kind, of, query, each.mode) for kind, of in hits.items()}
+            moments = find_moments(hits, near, weights, each.mode, each.top_k)
             found.append([FoundMoment(one, self._context(one, each.context)) for one in moments])
         return found
+
+    def _nearness(
+        self, kind: EmbeddingType, hits: Sequence[Hit], query: Vectors, mode: SearchMode
+    ) -> list[float]:
+        if mode is SearchMode.KEYWORD or not hits:
+            return [0.0] * len(hits)
+        keys = dict.fromkeys(key_of(hit.media_item_id) for hit in hits)
+        orders = {key: self.orders.of(self.reader, kind, key) for key in keys}
+        order_of = {hit.sequence: orders[key_of(hit.media_item_id)] for hit in hits}
+        sequences = np.array([hit.sequence for hit in hits], np.int64)
+        (near,) = nearness(self.snapshots[kind], order_of, sequences, query[np.newaxis])
+        return [float(value) for value in near]
 
     def _context(self, moment: Moment, count: int) -> Context | None:
         start, end = moment.start_time, moment.end_time

@@ -1,6 +1,6 @@
 """Moments: the stretches of media items that hits of any type point to.
 
-A hit's strength is the weight of its type times its cosine, or BM25 score, on a scale from its
+A hit's strength is the weight of its type times its nearness, or BM25 score, on a scale from its
 type's hundredth, 0, to the best of all types, 1; in hybrid search SEMANTIC_SHARE of the one and the
 rest of the other. Its score adds what else was found of the same media item, less the further away
 that is:
@@ -83,13 +83,17 @@ class _Candidate:
 
 def find_moments(
     found: Mapping[EmbeddingType, Sequence[Hit]],
+    nearness: Mapping[EmbeddingType, Sequence[float]],
     weights: Mapping[EmbeddingType, float],
     mode: SearchMode,
     top_k: int,
 ) -> list[Moment]:
-    """The best `top_k` moments, best first, from the hits of each type, with their explanations."""
+    """The best `top_k` moments, best first, from the hits of each type, with their explanations.
+
+    `nearness` says how near each hit is to the query.
+    """
     media: dict[str, list[Evidence]] = {}
-    for evidence in _evidence(found, weights, mode):
+    for evidence in _evidence(found, nearness, weights, mode):
         media.setdefault(key_of(evidence.hit.media_item_id), []).append(evidence)
     moments = [moment for several in media.values() for moment in _moments_of(_scored(several))]
     # Stable, and by the best hit: equal scores are ordered as hits are.
@@ -107,15 +111,16 @@ def span_of(hit: Hit) -> Span | None:
 
 def _evidence(
     found: Mapping[EmbeddingType, Sequence[Hit]],
+    nearness: Mapping[EmbeddingType, Sequence[float]],
     weights: Mapping[EmbeddingType, float],
     mode: SearchMode,
 ) -> list[Evidence]:
-    cosines = _scaled({kind: [hit.cosine for hit in hits] for kind, hits in found.items()})
+    meanings = _scaled(nearness)
     words = _scaled({kind: [_bm25(hit) for hit in hits] for kind, hits in found.items()})
     share = SEMANTIC_SHARE[mode]
     return [
         Evidence(
-            kind, hit, weights[kind] * (share * cosines[kind][i] + (1 - share) * words[kind][i])
+            kind, hit, weights[kind] * (share * meanings[kind][i] + (1 - share) * words[kind][i])
         )
         for kind, hits in found.items()
         for i, hit in enumerate(hits)
