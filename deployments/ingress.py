@@ -37,6 +37,7 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
+from deployments.guide.routes import guide_routes
 from deployments.limits import check_text
 from deployments.media_routes import MediaBackend, media_routes
 from deployments.moment_routes import moment_routes
@@ -133,6 +134,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     app.include_router(moment_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
     app.include_router(page_routes(settings))
+    app.include_router(guide_routes())
 
     @app.get(
         "/stats",
