@@ -11,6 +11,7 @@ from deployments import __version__
 from deployments.access import Access, describe_access, is_trusted
 from deployments.body_limit import BodyLimit
 from deployments.core import schemas
+from deployments.core.embed_requests import EmbedRequest, SegmentIn
 from deployments.core.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -20,7 +21,6 @@ from deployments.core.errors import (
 )
 from deployments.core.recent import Recent
 from deployments.core.schemas import (
-    EmbedRequest,
     EmbedResponse,
     HealthResponse,
     IndexStatus,
@@ -186,7 +186,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     return app
 
 
-def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -> None:
+def _check_segments(segments: Sequence[SegmentIn], settings: Settings) -> None:
     if len(segments) > settings.embeddings_max_segments:
         raise InvalidInput(
             f"the request has {len(segments)} segments; at most {settings.embeddings_max_segments} "
