@@ -1,7 +1,7 @@
 """What the documents say agrees with the code, and their links lead somewhere."""
 
 import pytest
-from documents import DOCUMENTS, GUIDE, ROOT, anchors, links
+from tests.documents import DOCUMENTS, GUIDE, ROOT, anchors, links
 
 LANGUAGES = {"sh", "console", "json", "python", "yaml", "text"}
 

@@ -4,7 +4,7 @@ import re
 from urllib.parse import urljoin
 
 import pytest
-from documents import GUIDE
+from tests.documents import GUIDE
 from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
