@@ -1,8 +1,9 @@
-"""The examples in the documents: run as a reader would, and compared with what stands below them."""
+"""The examples in the documents: run as a reader would, and compared with the answers."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from tests.documents import ROOT, Block
 
 TOLERANCE = 0.005
+TIME_LIMIT_S = 120
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 LEFT_OUT = "…"
 RUN = ("sh", "console", "python")
@@ -62,7 +64,7 @@ class Reader:
         """Raises AssertionError if it fails, or prints something else."""
         if example.block.language == "console":
             for command, expected in _commands(example.block.text):
-                _compare_text(expected, self._shell(command))
+                _compare_text(expected, self._shell(f"exec 2>&1\n{command}"))
             return
         if example.block.language == "python":
             printed = self._run([sys.executable, "-c", self._here(example.block.text)])
@@ -84,17 +86,26 @@ class Reader:
 
     def _shell(self, script: str) -> str:
         state = f"'{self._exports}'"
-        return self._run(
-            ["bash", "-euo", "pipefail", "-c"]
-            + [f". {state}\n{self._here(script)}\nexport -p > {state}"]
-        )
+        whole = f". {state}\n{self._here(script)}\nexport -p > {state}"
+        return self._run(["bash", "-euo", "pipefail", "-c", whole])
 
     def _run(self, command: Sequence[str]) -> str:
-        done = subprocess.run(
-            command, cwd=ROOT, env=self._environment, capture_output=True, text=True, timeout=240
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
-        printed = done.stdout
+        try:
+            printed, complaints = child.communicate(timeout=TIME_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        assert child.returncode == 0, f"{command[-1]}\n{printed}\n{complaints}"
         for theirs, ours in self._places.items():
             printed = printed.replace(ours, theirs)
         return printed
@@ -108,8 +119,9 @@ class Reader:
 def _commands(text: str) -> Iterator[tuple[str, str]]:
     """Each command after `$ `, with the lines that it prints."""
     for part in re.split(r"(?m)^\$ ", text)[1:]:
-        command, _, printed = part.partition("\n")
-        yield command, printed
+        lines = part.splitlines(keepends=True)
+        ends = next(at for at, line in enumerate(lines) if not line.endswith("\\\n"))
+        yield "".join(lines[: ends + 1]), "".join(lines[ends + 1 :])
 
 
 def _compare_text(expected: str, printed: str) -> None:
