@@ -1,5 +1,6 @@
 """What the documents say agrees with the code, and their links lead somewhere."""
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -130,3 +131,26 @@ def test_every_alert_is_explained():
     (table,) = [table for table in tables(GUIDE / "monitoring.md") if table[0][0] == "alert"]
     assert {row[0].strip("`"): row[1] for row in table[1:]} == alerts
     assert all(cell for row in table for cell in row)
+
+
+def messages_of_the_code():
+    """Every string of the package, with … for what is put into it."""
+    found = []
+    for path in (ROOT / "deployments").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            texts = [
+                part.value if isinstance(part, ast.Constant) else "…"
+                for part in parts
+                if isinstance(part, ast.FormattedValue)
+                or (isinstance(part, ast.Constant) and isinstance(part.value, str))
+            ]
+            found.append(re.sub(r"…+|\{\w+\}", "…", "".join(texts)))
+    return "\n".join(found)
+
+
+def test_messages_in_troubleshooting_are_those_of_the_code():
+    known = messages_of_the_code()
+    for block in blocks(GUIDE / "troubleshooting.md"):
+        for part in block.text.strip().strip("…").split("…"):
+            assert part.strip(" .:;()") in known, part
