@@ -19,7 +19,7 @@ from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.filters import Column, IdIn
 from deployments.core.moment_reads import FoundMoment
 from deployments.core.moment_schemas import MomentsResponse
-from deployments.core.moments import Moment, find_moments
+from deployments.core.moments import SUPPORT, Moment, find_moments
 from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
@@ -110,7 +110,7 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
             for other, (start, end) in sorted(timed.items()):
                 gap = max(0.0, max(start, span[0]) - min(end, span[1]))
                 total += strength[other] ** 2 * math.exp(-gap / 30) if other != number else 0.0
-            score[number] = strength[number] + 0.3 * math.sqrt(total)
+            score[number] = strength[number] + SUPPORT * math.sqrt(total)
         order = sorted(
             timed,
             key=lambda n: (-round(score[n], 9), -strength[n], timed[n], kind_of[n], n),
