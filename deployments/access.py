@@ -13,11 +13,11 @@ from deployments.core.settings import Settings
 from deployments.problems import CHALLENGE, error_response, problem_responses
 from deployments.routes import route_path
 
-OPEN_ROUTES = frozenset({"/", "/docs", "/openapi.json", "/health/live", "/health/ready"})
+OPEN_ROUTES = frozenset({"/", "/guide", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 """For browsers and probes, which can't send a key: they tell nothing of what is stored."""
 
-OPEN_FILES = "/web/"
-"""What the search page is made of."""
+OPEN_FILES = ("/web/", "/guide/")
+"""What the search page and the guide are made of."""
 
 READING_POSTS = frozenset(
     {"/search", "/search/batch", "/search/moments", "/search/similar", "/v1/embeddings"}

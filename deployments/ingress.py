@@ -11,6 +11,7 @@ from deployments import __version__
 from deployments.access import Access, describe_access, is_trusted
 from deployments.body_limit import BodyLimit
 from deployments.core import schemas
+from deployments.core.embed_requests import EmbedRequest, SegmentIn
 from deployments.core.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -20,7 +21,6 @@ from deployments.core.errors import (
 )
 from deployments.core.recent import Recent
 from deployments.core.schemas import (
-    EmbedRequest,
     EmbedResponse,
     HealthResponse,
     IndexStatus,
@@ -37,6 +37,7 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.docs_page import add_docs_page
+from deployments.guide.routes import guide_routes
 from deployments.limits import check_text
 from deployments.media_routes import MediaBackend, media_routes
 from deployments.moment_routes import moment_routes
@@ -133,6 +134,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     app.include_router(moment_routes(backend, settings))
     app.include_router(openai_routes(backend, settings))
     app.include_router(page_routes(settings))
+    app.include_router(guide_routes())
 
     @app.get(
         "/stats",
@@ -184,7 +186,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     return app
 
 
-def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -> None:
+def _check_segments(segments: Sequence[SegmentIn], settings: Settings) -> None:
     if len(segments) > settings.embeddings_max_segments:
         raise InvalidInput(
             f"the request has {len(segments)} segments; at most {settings.embeddings_max_segments} "
@@ -195,16 +197,22 @@ def _check_segments(segments: Sequence[schemas.SegmentIn], settings: Settings) -
 
 
 def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsResponse:
+    model = stats.models[EmbeddingType.TRANSCRIPT]
     return StatsResponse(
-        model_name=stats.model.name,
-        embedding_dimension=stats.model.dimension,
+        model_name=model.name,
+        embedding_dimension=model.dimension,
         transcript_vectors=stats.vectors[EmbeddingType.TRANSCRIPT],
         frame_vectors=stats.vectors[EmbeddingType.FRAME],
         clip_vectors=stats.vectors[EmbeddingType.CLIP],
         total_vectors=sum(stats.vectors.values()),
         salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
         indices={
-            kind: IndexStatus.model_validate(asdict(state)) for kind, state in stats.indices.items()
+            kind: IndexStatus(
+                **asdict(state),
+                model_name=stats.models[kind].name,
+                embedding_dimension=stats.models[kind].dimension,
+            )
+            for kind, state in stats.indices.items()
         },
         last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
         encoder_replicas=encoder_replicas,

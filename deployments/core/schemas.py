@@ -1,152 +1,12 @@
-"""Requests and responses of the REST API, apart from those of searches."""
+"""Responses of the REST API, apart from those of searches."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
-from deployments.core.fields import Name, Seconds, Text, refuse, storable_json
-from deployments.core.segments import EmbeddingType, IndexType, Segment, Upsert
-
-
-class SegmentIn(BaseModel):
-    """A segment to store. Every further field is kept and comes back in `metadata`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: Name = Field(description="Unique in its media item and type; 1 and '1' are the same.")
-    text: Text
-    start_time: Seconds | None = Field(default=None, description="Seconds from the start.")
-    end_time: Seconds | None = Field(default=None, description="Seconds from the start.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        start, end = self.start_time, self.end_time
-        if start is not None and end is not None and end < start:
-            raise refuse(
-                "reversed_times",
-                "end_time ({end}) is before start_time ({start})",
-                end=end,
-                start=start,
-            )
-        storable_json(self.model_extra)
-        return self
-
-
-class EmbedRequest(BaseModel):
-    """Segments of one media item to store and embed.
-
-    `frames` and `clips` are other names for `segments`, and a frame's `timestamp` for its
-    `start_time`.
-    """
-
-    model_config = ConfigDict(
-        extra="ignore",
-        json_schema_extra={
-            "examples": [
-                {
-                    "media_item_id": 1,
-                    "embedding_type": "transcript",
-                    "segments": [
-                        {
-                            "id": 1,
-                            "text": "RSI indicator measures momentum",
-                            "start_time": 0,
-                            "end_time": 3,
-                        },
-                        {
-                            "id": 2,
-                            "text": "When RSI is above 70 it's overbought",
-                            "start_time": 3,
-                            "end_time": 6,
-                            "speaker": "Instructor",
-                        },
-                    ],
-                }
-            ]
-        },
-    )
-
-    media_item_id: Name
-    embedding_type: EmbeddingType
-    segments: list[SegmentIn]
-    replace: bool = Field(
-        default=False,
-        description="Make these the media item's only segments of this type, in one step.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_other_names(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        names = [name for name in ("segments", "frames", "clips") if name in data]
-        if len(names) > 1:
-            raise refuse(
-                "several_lists", "send one list of segments, not {names}", names=" and ".join(names)
-            )
-        if names and names[0] != "segments":
-            data = {**data, "segments": data[names[0]]}
-        segments = data.get("segments")
-        if data.get("embedding_type") == EmbeddingType.FRAME and isinstance(segments, list):
-            data = {**data, "segments": [_frame_time(segment) for segment in segments]}
-        return data
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        positions: dict[str, int] = {}
-        for position, segment in enumerate(self.segments):
-            first = positions.setdefault(str(segment.id), position)
-            if first != position:
-                raise refuse(
-                    "duplicate_id",
-                    "segments {first} and {second} have the same id {id}; each needs its own",
-                    first=first,
-                    second=position,
-                    id=repr(segment.id),
-                )
-            self._check_repeated_names(position, segment)
-        return self
-
-    def _check_repeated_names(self, position: int, segment: SegmentIn) -> None:
-        """Segments that name their media item or themselves again have to agree with the rest."""
-        further = segment.model_extra or {}
-        for name, expected in (("media_item_id", self.media_item_id), ("segment_id", segment.id)):
-            if name in further and str(further.pop(name)) != str(expected):
-                raise refuse(
-                    "contradiction",
-                    "segment {position} has a {name} of its own that differs from {expected}",
-                    position=position,
-                    name=name,
-                    expected=repr(expected),
-                )
-
-    def upsert(self) -> Upsert:
-        """The request as the core's value, without vectors."""
-        return Upsert(
-            embedding_type=self.embedding_type,
-            media_item_id=self.media_item_id,
-            segments=tuple(
-                Segment(
-                    segment.id,
-                    segment.text,
-                    segment.start_time,
-                    segment.end_time,
-                    segment.model_extra or {},
-                )
-                for segment in self.segments
-            ),
-            replace=self.replace,
-        )
-
-
-def _frame_time(segment: Any) -> Any:
-    if isinstance(segment, dict) and "timestamp" in segment and "start_time" not in segment:
-        others = {name: value for name, value in segment.items() if name != "timestamp"}
-        return {**others, "start_time": segment["timestamp"]}
-    return segment
-
+from deployments.core.segments import EmbeddingType, IndexType
 
 Timestamp = Annotated[str, Field(examples=["2025-11-20T21:00:00Z"])]
 
@@ -209,8 +69,10 @@ class Stats(BaseModel):
 
 
 class IndexStatus(BaseModel):
-    """How one index is searched at the moment."""
+    """How one index is searched at the moment, and the model of its vectors."""
 
+    model_name: str
+    embedding_dimension: int
     configured: IndexType = Field(description="What the settings ask for.")
     type: IndexType = Field(
         description="What answers: flat until the first main part of another type is built."

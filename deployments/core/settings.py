@@ -58,7 +58,7 @@ Keys = Annotated[SecretStr, AfterValidator(_check_keys)]
 
 
 class Settings(BaseSettings):
-    """The service's settings, validated; see the README's table for what each one does."""
+    """The service's settings, validated; the guide's page of settings tells what each one does."""
 
     model_config = SettingsConfigDict(
         extra="forbid",

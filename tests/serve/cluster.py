@@ -1,4 +1,4 @@
-"""A Ray cluster of its own for a test, made and deployed to as the README tells an operator."""
+"""A Ray cluster of its own for a test, made and deployed to as the guide tells an operator."""
 
 import contextlib
 import subprocess

@@ -134,5 +134,5 @@ def replica_pids(ancestor: int, deployment: str) -> set[int]:
 
 
 def operator_environment() -> dict[str, str]:
-    """What the README tells an operator to type before `serve status`."""
+    """What the guide tells an operator to type before `serve status`."""
     return {**os.environ, "RAY_AUTH_MODE": "token"}

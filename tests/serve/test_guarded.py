@@ -170,8 +170,9 @@ def listening(service):
 
 
 def documented_processes():
-    """The names in the README's table of ports whose row says `all interfaces`."""
-    rows = [line.split("|") for line in (ROOT / "README.md").read_text().splitlines()]
+    """The names in the guide's table of ports whose row says `all interfaces`."""
+    page = ROOT / "deployments/web/guide/access.md"
+    rows = [line.split("|") for line in page.read_text().splitlines()]
     return [
         row[1].strip().strip("`") for row in rows if len(row) > 4 and "all interfaces" in row[3]
     ]

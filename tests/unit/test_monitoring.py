@@ -72,9 +72,9 @@ def test_every_metric_is_looked_at(exported):
     assert {f"{name}_bucket" for name in histograms} <= looked_at
 
 
-def test_the_readme_lists_every_metric(exported):
-    readme = (CLUSTER.parent / "README.md").read_text()
-    section = readme[readme.index("**Watch.**") : readme.index("**Moving over**")]
+def test_the_guide_lists_every_metric(exported):
+    page = (CLUSTER.parent / "deployments/web/guide/monitoring.md").read_text()
+    section = page[page.index("## Metrics") : page.index("## Logs")]
     for name in exported:
         plain = name.removeprefix("ray_embeddings_")
         for suffix in HISTOGRAM_SUFFIXES:

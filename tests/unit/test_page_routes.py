@@ -21,10 +21,13 @@ def serve(**settings):
 
 def test_the_page_and_all_that_it_names_come_from_here():
     client = serve()
-    page = client.get("/")
-    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert {name: page.headers[name] for name in PAGES} == PAGES
-    waiting, seen = {*re.findall(r'(?:src|href)="(web/[^"]+)"', page.text)}, set()
+    waiting, seen = set(), set()
+    for path in ("/", "/guide"):
+        page = client.get(path)
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert {name: page.headers[name] for name in PAGES} == PAGES
+        assert not re.search(r"<script(?! type=\"module\" src=)|<style|style=|\son\w+=", page.text)
+        waiting |= {*re.findall(r'(?:src|href)="(?:\./)?(web/[^"]+)"', page.text)}
     while waiting:
         name = waiting.pop()
         seen.add(name)
@@ -33,8 +36,7 @@ def test_the_page_and_all_that_it_names_come_from_here():
         assert "//" not in re.sub(r"(?m)^\s*//.*$|http://www.w3.org/2000/svg", "", answer.text)
         waiting |= {f"web/{other}" for other in re.findall(r'from "\./(.+?)"', answer.text)} - seen
     kept = {f"web/{path.name}" for path in page_routes.FOLDER.iterdir() if path.is_file()}
-    assert seen == kept - {"web/page.html"}
-    assert not re.search(r"<script(?! type=\"module\" src=)|<style|style=|\son\w+=", page.text)
+    assert seen == kept - {"web/page.html", "web/guide.html"}
 
 
 def test_the_template_of_links_is_text_in_the_page():
