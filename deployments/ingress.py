@@ -197,16 +197,22 @@ def _check_segments(segments: Sequence[SegmentIn], settings: Settings) -> None:
 
 
 def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsResponse:
+    model = stats.models[EmbeddingType.TRANSCRIPT]
     return StatsResponse(
-        model_name=stats.model.name,
-        embedding_dimension=stats.model.dimension,
+        model_name=model.name,
+        embedding_dimension=model.dimension,
         transcript_vectors=stats.vectors[EmbeddingType.TRANSCRIPT],
         frame_vectors=stats.vectors[EmbeddingType.FRAME],
         clip_vectors=stats.vectors[EmbeddingType.CLIP],
         total_vectors=sum(stats.vectors.values()),
         salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
         indices={
-            kind: IndexStatus.model_validate(asdict(state)) for kind, state in stats.indices.items()
+            kind: IndexStatus(
+                **asdict(state),
+                model_name=stats.models[kind].name,
+                embedding_dimension=stats.models[kind].dimension,
+            )
+            for kind, state in stats.indices.items()
         },
         last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
         encoder_replicas=encoder_replicas,

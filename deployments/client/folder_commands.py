@@ -13,6 +13,7 @@ from deployments.client.options import (
     IndexDir,
     absolute,
     index_folder,
+    model_names,
     print_counts,
     print_json,
 )
@@ -110,7 +111,7 @@ def verify(
         typer.echo(
             f"{folder} has {count} problem{'s' if count > 1 else ''}."
             if count
-            else f"{folder} is whole (model {verdict.model.name if verdict.model else '?'})."
+            else f"{folder} is whole (model {model_names(verdict.models)})."
         )
     if verdict.problems:
         raise typer.Exit(1)
@@ -185,6 +186,6 @@ def import_(
         return
     stored = imported.stored
     typer.echo(
-        f"{path}: {stored.records} segments of model {imported.model.name} are in {folder}, "
-        f"{stored.changed} of them new or changed."
+        f"{path}: {stored.records} segments of model {model_names(imported.models)} are in "
+        f"{folder}, {stored.changed} of them new or changed."
     )

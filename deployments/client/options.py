@@ -34,6 +34,11 @@ def print_json(document: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(document, default=str, ensure_ascii=False))
 
 
+def model_names(models: Mapping[Any, Any] | None) -> str:
+    """The models' names, each once; "?" if they are unknown."""
+    return ", ".join(dict.fromkeys(model.name for model in (models or {}).values())) or "?"
+
+
 def print_counts(counts: Mapping[Any, int]) -> None:
     """Print how many of each type there are."""
     each = ", ".join(f"{count} {kind}" for kind, count in counts.items())

@@ -14,7 +14,7 @@ from deployments.core.folder_install import copy_file
 from deployments.core.folder_lock import FolderLock
 from deployments.core.folder_verify import differs, load_checkpoint
 from deployments.core.folder_view import FolderView, read_folder
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage_errors import translated
 from deployments.core.store_inspection import FILE_NAME
 
@@ -26,7 +26,7 @@ _SHOWN_PROBLEMS = 5
 class Copied:
     """What a copy of an index holds."""
 
-    model: ModelIdentity
+    models: Models
     commit_id: int
     segments: dict[EmbeddingType, int]
     store_bytes: int
@@ -128,12 +128,12 @@ def _flaw(folder: Path, kind: EmbeddingType) -> str:
     return read_folder(folder, lambda view: differs(view, kind, loaded))
 
 
-def _examine(view: FolderView) -> tuple[ModelIdentity, int, dict[EmbeddingType, int], int]:
-    problems = store_check.problems(view.reader, view.model.dimension)
+def _examine(view: FolderView) -> tuple[Models, int, dict[EmbeddingType, int], int]:
+    problems = store_check.problems(view.reader, view.models)
     if problems:
         raise StoreDamaged(damage(view.folder / FILE_NAME, problems))
     store_bytes = (view.folder / FILE_NAME).stat().st_size
-    return view.model, view.commit_id, view.counts(), store_bytes
+    return view.models, view.commit_id, view.counts(), store_bytes
 
 
 def damage(path: Path, problems: list[str]) -> str:

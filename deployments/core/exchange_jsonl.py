@@ -17,7 +17,7 @@ from deployments.core.bulk_records import Record
 from deployments.core.durable_files import Sink
 from deployments.core.errors import InvalidInput
 from deployments.core.exchange_header import Header
-from deployments.core.segments import EmbeddingType, Segment, Vectors
+from deployments.core.segments import EmbeddingType, Models, Segment, Vectors
 
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 1024 * 1024
@@ -75,7 +75,7 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
         while line := _next_line(file):
             number += 1
             try:
-                yield _record(_document(line), header.model.dimension)
+                yield _record(_document(line), header.models)
             except InvalidInput as error:
                 raise InvalidInput(f"line {number}: {error.detail}") from error
 
@@ -99,7 +99,7 @@ def _document(line: bytes) -> Any:
         raise InvalidInput(f"it is no JSON: {error}") from error
 
 
-def _record(document: Any, dimension: int) -> Record:
+def _record(document: Any, models: Models) -> Record:
     if not isinstance(document, dict):
         raise InvalidInput(f"it is a {type(document).__name__}, expected an object")
     lacking = {"embedding_type", "media_item_id", "segment_id", "text", "vector"} - document.keys()
@@ -122,7 +122,7 @@ def _record(document: Any, dimension: int) -> Record:
             document.get("end_time"),
             metadata,
         ),
-        _vector(document["vector"], dimension),
+        _vector(document["vector"], models[EmbeddingType(kind)].dimension),
         bool(document.get("truncated", False)),
     )
 

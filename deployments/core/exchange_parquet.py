@@ -19,7 +19,7 @@ from deployments.core.durable_files import Sink
 from deployments.core.errors import InvalidInput
 from deployments.core.exchange_header import Header
 from deployments.core.pyarrow_modules import import_pyarrow
-from deployments.core.segments import EmbeddingType, Id, Segment
+from deployments.core.segments import EmbeddingType, Id, Models, Segment
 
 MAGIC = b"PAR1"
 """The first bytes of a Parquet file."""
@@ -32,7 +32,7 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 def write(header: Header, records: Iterable[Record], sink: Sink) -> None:
     """Write all records, 1024 in a row group. Raises InvalidInput if pyarrow isn't installed."""
     arrow, parquet = import_pyarrow()
-    schema = _schema(arrow, header.model.dimension).with_metadata(
+    schema = _schema(arrow, header.models).with_metadata(
         {_HEADER_KEY: _JSON.encode(header.document())}
     )
     with parquet.ParquetWriter(
@@ -52,7 +52,7 @@ def read_header(path: Path) -> Header:
     with _invalid(arrow), parquet.ParquetFile(path) as file:
         metadata = file.schema_arrow.metadata or {}
         header = Header.read(json.loads(metadata.get(_HEADER_KEY, b"null")))
-        expected = _schema(arrow, header.model.dimension)
+        expected = _schema(arrow, header.models)
         if not file.schema_arrow.equals(expected):
             raise InvalidInput(
                 f"its columns aren't those of an export; expected {_names(expected)}, found "
@@ -72,9 +72,10 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
             columns = batch.drop_columns(["vector"]).to_pylist()
             values = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
-            if len(values) != len(columns) * header.model.dimension:
+            dimensions = [_dimension(row, header.models) for row in columns]
+            if len(values) != sum(dimensions):
                 raise InvalidInput(f"a vector is missing among rows {number + 1} and following")
-            vectors = values.reshape(len(columns), header.model.dimension)
+            vectors = np.split(values, np.cumsum(dimensions)[:-1])
             for row, vector in zip(columns, vectors, strict=True):
                 number += 1
                 try:
@@ -83,7 +84,17 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
                     raise InvalidInput(f"row {number}: {error}") from error
 
 
-def _schema(arrow: Any, dimension: int) -> Any:
+def _dimension(row: dict[str, Any], models: Models) -> int:
+    """The dimension of a row's vector; of a row with a wrong type, which is refused later, any."""
+    kind = row["embedding_type"]
+    known = kind in list(EmbeddingType)
+    return models[EmbeddingType(kind) if known else EmbeddingType.TRANSCRIPT].dimension
+
+
+def _schema(arrow: Any, models: Models) -> Any:
+    dimensions = {model.dimension for model in models.values()}
+    # Lists of one length where all have it: readers get a matrix then.
+    length = dimensions.pop() if len(dimensions) == 1 else -1
     required = {"nullable": False}
     return arrow.schema(
         [
@@ -101,7 +112,7 @@ def _schema(arrow: Any, dimension: int) -> Any:
             arrow.field("truncated", arrow.bool_(), **required),
             arrow.field(
                 "vector",
-                arrow.list_(arrow.field("element", arrow.float32(), nullable=False), dimension),
+                arrow.list_(arrow.field("element", arrow.float32(), nullable=False), length),
                 **required,
             ),
         ]
@@ -116,8 +127,7 @@ def _arrow_batch(arrow: Any, schema: Any, batch: list[Record]) -> Any:
     rows = [_row(record) for record in batch]
     *fields, vector = schema
     columns = [arrow.array([row[field.name] for row in rows], field.type) for field in fields]
-    flat = arrow.array(np.concatenate([record.vector for record in batch]))
-    columns.append(arrow.FixedSizeListArray.from_arrays(flat, type=vector.type))
+    columns.append(arrow.array([record.vector for record in batch], vector.type))
     return arrow.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -17,7 +17,7 @@ from deployments.core.exchange_header import Header
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segment_rows import segment_from
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import exists
 from deployments.core.stored_rows import COLUMNS, is_intact
@@ -42,7 +42,7 @@ _MODULES: dict[Format, ModuleType] = {
 class Exported:
     """What was written."""
 
-    model: ModelIdentity
+    models: Models
     segments: dict[EmbeddingType, int]
     file_bytes: int
 
@@ -58,7 +58,7 @@ def export_folder(
     """
 
     def export(view: FolderView) -> Exported:
-        return write_records(path, form, view.model, view.counts(), _records(view), disk)
+        return write_records(path, form, view.models, view.counts(), _records(view), disk)
 
     return read_folder(folder, export)
 
@@ -66,7 +66,7 @@ def export_folder(
 def write_records(
     path: Path,
     form: Format | None,
-    model: ModelIdentity,
+    models: Models,
     counts: dict[EmbeddingType, int],
     records: Iterable[Record],
     disk: Disk | None = None,
@@ -74,14 +74,14 @@ def write_records(
     """Write records, of which there are `counts`; see export_folder. Raises StoreUnwritable."""
     if form is None:
         form = Format.PARQUET if path.suffix.lower() == ".parquet" else Format.JSONL
-    write, header = _MODULES[form].write, Header(model, sum(counts.values()))
+    write, header = _MODULES[form].write, Header(models, sum(counts.values()))
 
     def produce(sink: Sink) -> None:
         write(header, records, sink)
 
     with translated(f"Cannot write {path}"):
         (disk or Disk()).write_atomically(path, produce)
-        return Exported(model, counts, path.stat().st_size)
+        return Exported(models, counts, path.stat().st_size)
 
 
 def _records(view: FolderView) -> Iterator[Record]:
@@ -118,7 +118,7 @@ def record_of(row: Sequence[Any], vector: bytes) -> Record:
 class Imported:
     """What was read and stored."""
 
-    model: ModelIdentity
+    models: Models
     stored: Stored
 
 
@@ -139,27 +139,29 @@ def import_file(path: Path, folder: Path) -> Imported:
             header = form.read_header(path)
         except (InvalidInput, StoreMismatch) as error:
             raise type(error)(_refusal(path, error)) from error
-        _require_model(folder, header.model)
-        with SegmentIndex.open(folder, header.model) as index:
+        _require_models(folder, header.models)
+        with SegmentIndex.open(folder, header.models) as index:
             try:
                 stored = store_records(index, form.read_records(path, header))
             except InvalidInput as error:
                 raise InvalidInput(_refusal(path, error)) from error
-    return Imported(header.model, stored)
+    return Imported(header.models, stored)
 
 
 def _refusal(path: Path, error: ServiceError) -> str:
     return f"{path} can't be imported: {error.detail.rstrip('.')}."
 
 
-def _require_model(folder: Path, model: ModelIdentity) -> None:
+def _require_models(folder: Path, models: Models) -> None:
     if not exists(folder):
         return
-    present = read_folder(folder, lambda view: view.model)
-    if (present.fingerprint, present.dimension) != (model.fingerprint, model.dimension):
-        raise StoreMismatch(
-            f"The file has vectors of model {model.name} ({model.dimension} dimensions, "
-            f"fingerprint {model.fingerprint[:12]}), but {folder} of {present.name} "
-            f"({present.dimension} dimensions, fingerprint {present.fingerprint[:12]}). Vectors "
-            "of two models can't be compared: import into a new folder."
-        )
+    for kind, present in read_folder(folder, lambda view: view.models).items():
+        model = models[kind]
+        if not present.makes_the_same_as(model):
+            raise StoreMismatch(
+                f"The file has {kind} vectors of model {model.name} ({model.dimension} "
+                f"dimensions, fingerprint {model.fingerprint[:12]}), but {folder} of "
+                f"{present.name} ({present.dimension} dimensions, fingerprint "
+                f"{present.fingerprint[:12]}). Vectors of two models can't be compared: import "
+                "into a new folder."
+            )

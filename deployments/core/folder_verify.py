@@ -12,7 +12,7 @@ from deployments.core.commit_mark import CommitMark
 from deployments.core.durable_files import Disk
 from deployments.core.errors import StoreDamaged
 from deployments.core.folder_view import FolderView, read_folder
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import EmbeddingType, Models
 
 _BLOCK_ROWS = 4096
 _ANY = 2**62
@@ -22,7 +22,7 @@ _ANY = 2**62
 class Verdict:
     """What was found. `problems` are sentences; an index without any is whole."""
 
-    model: ModelIdentity | None = None
+    models: Models | None = None
     commit_id: int = 0
     segments: dict[EmbeddingType, int] = field(default_factory=dict)
     store_problems: list[str] = field(default_factory=list)
@@ -61,7 +61,7 @@ def _verify(folder: Path) -> Verdict:
 
 
 def _verify_store(view: FolderView, recorded: int) -> Verdict:
-    problems = store_check.problems(view.reader, view.model.dimension)
+    problems = store_check.problems(view.reader, view.models)
     if recorded > view.commit_id:
         problems.append(
             f"The store is at commit {view.commit_id}, but commit {recorded} was made durable in "
@@ -70,7 +70,7 @@ def _verify_store(view: FolderView, recorded: int) -> Verdict:
     counts: dict[EmbeddingType, int] = {}
     with suppress(StoreDamaged):  # then the problems say so
         counts = view.counts()
-    return Verdict(view.model, view.commit_id, counts, problems)
+    return Verdict(view.models, view.commit_id, counts, problems)
 
 
 def _verify_checkpoint(folder: Path, kind: EmbeddingType, verdict: Verdict) -> None:
@@ -92,7 +92,13 @@ def load_checkpoint(folder: Path, kind: EmbeddingType) -> Checkpoint | Unusable:
     expected = read_folder(
         folder,
         lambda view: Stamp(
-            kind.value, view.model.fingerprint, view.model.dimension, 0, _ANY, view.store_id, _ANY
+            kind.value,
+            view.models[kind].fingerprint,
+            view.models[kind].dimension,
+            0,
+            _ANY,
+            view.store_id,
+            _ANY,
         ),
     )
     return checkpoint.load(checkpoint.path_of(folder, kind), expected, Disk())
@@ -118,7 +124,7 @@ def differs(view: FolderView, kind: EmbeddingType, loaded: Checkpoint) -> str:
     positions = np.flatnonzero(np.isin(loaded.sequences, live, assume_unique=True))
     for start in range(0, len(positions), _BLOCK_ROWS):
         block = positions[start : start + _BLOCK_ROWS]
-        stored = reader.vectors(loaded.sequences[block].tolist(), view.model.dimension)
+        stored = reader.vectors(loaded.sequences[block].tolist(), view.models[kind].dimension)
         wrong = np.flatnonzero((stored != loaded.vectors[block]).any(axis=1))
         if len(wrong):
             row = loaded.sequences[block[wrong[0]]]

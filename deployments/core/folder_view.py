@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from deployments.core import folder_check
 from deployments.core.durable_files import Disk
-from deployments.core.errors import NotReady, StoreDamaged, StoreError, StoreMismatch
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.errors import NotReady, StoreDamaged, StoreError
+from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage_errors import translated
 from deployments.core.store_inspection import FILE_NAME, description, exists
 from deployments.core.store_sql import StoreReader
@@ -27,7 +27,7 @@ class FolderView:
 
     folder: Path
     reader: StoreReader
-    model: ModelIdentity
+    models: Models
     store_id: str
     commit_id: int
 
@@ -120,7 +120,7 @@ def _open(path: Path, have_log: bool) -> FolderView:
         return FolderView(
             path.parent,
             StoreReader(connection),
-            _only_model(path, models),
+            _of_each_type(path, models),
             meta["store_id"],
             meta["commit_id"],
         )
@@ -129,11 +129,8 @@ def _open(path: Path, have_log: bool) -> FolderView:
         raise
 
 
-def _only_model(path: Path, models: Mapping[str, ModelIdentity]) -> ModelIdentity:
+def _of_each_type(path: Path, models: Mapping[str, ModelIdentity]) -> Models:
     lacking = [kind.value for kind in EmbeddingType if kind.value not in models]
     if lacking:
         raise StoreDamaged(f"{path} doesn't say which model its {lacking[0]} vectors are of.")
-    first, *others = (models[kind.value] for kind in EmbeddingType)
-    if any(other != first for other in others):
-        raise StoreMismatch(f"{path} has a model of its own for each type, which isn't supported.")
-    return first
+    return {kind: models[kind.value] for kind in EmbeddingType}

@@ -14,7 +14,7 @@ from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady
 from deployments.core.index_condition import HeldCheckpoint
 from deployments.core.published_state import State
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
 
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class IndexCheckpoints:
     """One file a type, and which of them are out of date."""
 
-    def __init__(self, folder: Path, model: ModelIdentity, store_id: str, disk: Disk) -> None:
+    def __init__(self, folder: Path, models: Models, store_id: str, disk: Disk) -> None:
         self._folder = folder
-        self._model = model
+        self._models = models
         self._store_id = store_id
         self._disk = disk
         self._writing = threading.Lock()
@@ -92,8 +92,8 @@ class IndexCheckpoints:
     ) -> checkpoint.Stamp:
         return checkpoint.Stamp(
             kind.value,
-            self._model.fingerprint,
-            self._model.dimension,
+            self._models[kind].fingerprint,
+            self._models[kind].dimension,
             rows,
             last_sequence,
             self._store_id,

@@ -24,7 +24,7 @@ from deployments.core.moment_reads import FoundMoment, MomentReads
 from deployments.core.one_commit import OneCommit, Snapshots
 from deployments.core.row_search import check_searches, find_rows
 from deployments.core.segment_rows import key_of
-from deployments.core.segments import MomentSearch, Search, SegmentName, Vectors
+from deployments.core.segments import MomentSearch, Queries, Search, SegmentName
 from deployments.core.store_sql import StoreReader
 
 
@@ -34,30 +34,29 @@ class IndexReads:
     All raise StoreError and NotReady.
     """
 
-    def __init__(self, index: OneCommit, dimension: int) -> None:
+    def __init__(self, index: OneCommit) -> None:
         self._index = index
-        self._dimension = dimension
         self._keywords = KeywordIndexes()
         self._filters = FilteredRows()
         self._orders = MediaOrders()
 
     def answer(
-        self, searches: Sequence[Search], queries: Vectors, until: float = math.inf
+        self, searches: Sequence[Search], queries: Queries, until: float = math.inf
     ) -> list[Answer]:
         """For each search its best hits by its mode, ties by sequence number.
 
-        `queries[i]`, of shape (len(searches), dimension) float32 and unit length, belongs to
+        `queries[i]`, float32 of unit length and of the dimension of the type's model, belongs to
         `searches[i]`. A hit's cosine, clamped to 0…1, is at least the search's `min_similarity`.
         All searches see the same state. An answer's failure is DeadlineExceeded if the filter isn't
         evaluated at `until`, in seconds of `time.monotonic`. Raises InvalidInput.
         """
         if not searches:
             return []
-        queries = check_searches(searches, queries, self._dimension)
 
         def find(reader: StoreReader, snapshots: Snapshots) -> list[Answer]:
+            checked = check_searches(searches, queries, snapshots)
             found = find_rows(
-                reader, snapshots, searches, queries, self._keywords, self._filters, until
+                reader, snapshots, searches, checked, self._keywords, self._filters, until
             )
             return answers(reader, snapshots, searches, found)
 
@@ -84,8 +83,8 @@ class IndexReads:
                     f"segment {name.segment_id!r} of media item {name.media_item_id!r} was stored "
                     f"anew since the first page; send the cursor {FIRST!r} to begin again"
                 )
-            queries = snapshots[kind].vectors_of(np.array([sequence], np.int64))
-            queries = check_searches([search], queries, self._dimension)
+            vectors = snapshots[kind].vectors_of(np.array([sequence], np.int64))
+            queries = check_searches([search], list(vectors), snapshots)
             others = {**snapshots, kind: snapshots[kind].without(sequence)}
             found = find_rows(
                 reader, others, [search], queries, self._keywords, self._filters, until
@@ -95,7 +94,7 @@ class IndexReads:
         return self._index.read(find)
 
     def moments(
-        self, searches: Sequence[MomentSearch], queries: Vectors, until: float = math.inf
+        self, searches: Sequence[MomentSearch], queries: Queries, until: float = math.inf
     ) -> list[list[FoundMoment] | ServiceError]:
         """For each search its best moments; see MomentReads.find. All see the same state."""
         if not searches:
@@ -103,7 +102,7 @@ class IndexReads:
         return self._index.read(
             lambda reader, snapshots: MomentReads(
                 reader, snapshots, self._keywords, self._filters, self._orders, until
-            ).find(searches, queries, self._dimension)
+            ).find(searches, queries)
         )
 
     def media(self, wanted: MediaList) -> MediaPage:

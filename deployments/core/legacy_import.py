@@ -19,7 +19,7 @@ from deployments.core.folder_verify import verify_folder
 from deployments.core.legacy_files import legacy_files
 from deployments.core.legacy_types import ImportedType, LegacyTypes, SampleCheck
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage_errors import translated
 from deployments.core.store_inspection import FILE_NAME, exists
 
@@ -38,7 +38,7 @@ class ImportedLegacy:
 def import_legacy(
     source: Path,
     folder: Path,
-    model: ModelIdentity,
+    models: ModelIdentity | Models,
     *,
     skip_bad_rows: bool = False,
     check: SampleCheck | None = None,
@@ -66,7 +66,7 @@ def import_legacy(
             raise InvalidInput(f"{source} has no files of the old service.")
         _require_no_store(folder, in_place, disk)
         with incoming_folder(folder) as incoming:
-            with SegmentIndex.open(incoming, model) as index:
+            with SegmentIndex.open(incoming, models) as index:
                 types = LegacyTypes(source, index, skip_bad_rows, check).store(list(files))
             fold_log(incoming)
             _require_whole(incoming, types, disk)

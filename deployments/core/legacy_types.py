@@ -100,7 +100,7 @@ class LegacyTypes:
                 f"without the {kind} segments, move {metadata_path.name} away."
             )
         vectors = read_vectors(path)
-        expected = self._index.model
+        expected = self._index.models[kind]
         if vectors.dimension != expected.dimension:
             raise InvalidInput(
                 f"{path} has vectors of {vectors.dimension} dimensions, but {expected.name} makes "
@@ -141,7 +141,7 @@ class LegacyTypes:
             worst = min(range(len(sample)), key=cosines.__getitem__)
             raise InvalidInput(
                 f"{far} of {len(sample)} {kind} texts that were encoded with "
-                f"{self._index.model.name} are far from their imported vectors: row "
+                f"{self._index.models[kind].name} are far from their imported vectors: row "
                 f"{sample[worst].row} has a cosine of {cosines[worst]:.3f}, expected at least "
                 f"{MIN_COSINE}. Another model made them, or the index and the metadata are of "
                 "different moments. Set EMBEDDING_MODEL to the right one, or skip this "

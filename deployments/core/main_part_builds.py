@@ -14,7 +14,7 @@ from deployments.core.faiss_threads import one_thread
 from deployments.core.index_policy import IndexPolicy, Plan, deleted_main_rows
 from deployments.core.main_part import MainPart
 from deployments.core.published_state import State
-from deployments.core.segments import EmbeddingType, IndexState, IndexType, ModelIdentity
+from deployments.core.segments import EmbeddingType, IndexState, IndexType, Models
 from deployments.core.thread_priority import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class MainPartBuilds:
     def __init__(
         self,
         folder: Path,
-        model: ModelIdentity,
+        models: Models,
         store_id: str,
         policy: IndexPolicy,
         current: Callable[[], State],
@@ -51,7 +51,7 @@ class MainPartBuilds:
     ) -> None:
         """`adopt` puts a main part into the state that `current` returns from then on."""
         self._folder = folder
-        self._model = model
+        self._models = models
         self._store_id = store_id
         self._policy = policy
         self._current = current
@@ -71,19 +71,19 @@ class MainPartBuilds:
         self, collections: Mapping[EmbeddingType, Collection], commit_id: int, last_sequence: int
     ) -> None:
         """Give recovered collections the main parts that were kept and fit them."""
-        expected = Stamp(
-            "",
-            self._model.fingerprint,
-            self._model.dimension,
-            0,
-            last_sequence,
-            self._store_id,
-            commit_id,
-        )
         for kind, collection in collections.items():
             wanted = self._policy.wanted_type(kind, collection.snapshot)
             if wanted is IndexType.FLAT:
                 continue
+            expected = Stamp(
+                "",
+                self._models[kind].fingerprint,
+                self._models[kind].dimension,
+                0,
+                last_sequence,
+                self._store_id,
+                commit_id,
+            )
             main = main_part_files.load(
                 self._folder, kind, wanted, expected, collection.snapshot, self._reading
             )
@@ -222,7 +222,7 @@ class MainPartBuilds:
                 self._folder,
                 kind,
                 main,
-                self._model.fingerprint,
+                self._models[kind].fingerprint,
                 self._store_id,
                 self._disk,
             )

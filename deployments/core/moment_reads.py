@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from deployments.core.errors import ServiceError
+from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers, segments_of
 from deployments.core.keyword_index import KeywordIndexes
@@ -19,6 +19,7 @@ from deployments.core.segments import (
     EmbeddingType,
     Hit,
     MomentSearch,
+    Queries,
     Search,
     SearchMode,
     Segment,
@@ -62,16 +63,20 @@ class MomentReads:
     """When filters have to be evaluated, in seconds of `time.monotonic`."""
 
     def find(
-        self, wanted: Sequence[MomentSearch], queries: Vectors, dimension: int
+        self, wanted: Sequence[MomentSearch], queries: Queries
     ) -> list[list[FoundMoment] | ServiceError]:
         """The moments of each search, best first, or why it couldn't be carried out.
 
-        `queries[i]`, of shape (len(wanted), dimension) float32 and unit length, belongs to
+        `queries[i]`, float32 of unit length and of the dimension of the types' model, belongs to
         `wanted[i]`. Raises InvalidInput and StoreDamaged.
         """
         searches = [_search(each, kind) for each in wanted for kind, _ in each.weights]
-        repeated = np.repeat(queries, [len(each.weights) for each in wanted], axis=0)
-        repeated = check_searches(searches, repeated, dimension)
+        if len(queries) != len(wanted):
+            raise InvalidInput(f"{len(queries)} queries came with {len(wanted)} searches.")
+        repeated = [
+            query for each, query in zip(wanted, queries, strict=True) for _ in each.weights
+        ]
+        repeated = check_searches(searches, repeated, self.snapshots)
         rows = find_rows(
             self.reader,
             self.snapshots,

@@ -5,7 +5,7 @@ import logging
 from deployments.core import segment_writes
 from deployments.core.errors import ServiceError, StoreDamaged
 from deployments.core.segment_writes import Change, Changes
-from deployments.core.segments import DeleteMedia, Upsert, UpsertResult
+from deployments.core.segments import DeleteMedia, Models, Upsert, UpsertResult
 from deployments.core.store_sql import StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ Outcome = UpsertResult | int | ServiceError
 
 
 def carry_out(
-    writer: StoreWriter, operation: Operation, dimension: int, changes: Changes
+    writer: StoreWriter, operation: Operation, models: Models, changes: Changes
 ) -> Outcome:
     """Do one operation in an open transaction, and add to `changes` what it does to the vectors.
 
@@ -26,7 +26,7 @@ def carry_out(
     try:
         with writer.savepoint():
             if isinstance(operation, Upsert):
-                prepared = segment_writes.prepare(operation, dimension)
+                prepared = segment_writes.prepare(operation, models)
                 outcome, change = segment_writes.upsert(writer, prepared)
                 made = {prepared.embedding_type: change}
             else:

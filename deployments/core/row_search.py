@@ -15,7 +15,7 @@ from deployments.core.keyword_index import KeywordIndexes, KeywordScores
 from deployments.core.main_part import Sequences
 from deployments.core.ranking import Ranked, by_both, by_keywords, by_meaning, nearest_needed
 from deployments.core.segment_writes import unit_vectors
-from deployments.core.segments import EmbeddingType, Search, SearchMode, Vectors
+from deployments.core.segments import EmbeddingType, Queries, Search, SearchMode, Vector, Vectors
 from deployments.core.shapes import Position, Shape
 from deployments.core.store_sql import StoreReader
 
@@ -34,7 +34,11 @@ class Found:
     failure: ServiceError | None = None
 
 
-def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int) -> Vectors:
+def check_searches(
+    searches: Sequence[Search],
+    queries: Queries,
+    snapshots: Mapping[EmbeddingType, Snapshot],
+) -> list[Vector]:
     """The queries, ready to be compared. Raises InvalidInput."""
     for search in searches:
         if search.top_k < 1:
@@ -43,14 +47,28 @@ def check_searches(searches: Sequence[Search], queries: Vectors, dimension: int)
             raise InvalidInput(f"min_similarity is {search.min_similarity}, expected 0 to 1.")
     if len(queries) != len(searches):
         raise InvalidInput(f"{len(queries)} queries came with {len(searches)} searches.")
-    return unit_vectors(queries, dimension)
+    checked = list(queries)
+    for kind, snapshot in snapshots.items():
+        here = [i for i, search in enumerate(searches) if search.embedding_type == kind]
+        if here:
+            unit = unit_vectors(_stacked([queries[i] for i in here]), snapshot.vectors.shape[1])
+            for i, query in zip(here, unit, strict=True):
+                checked[i] = query
+    return checked
+
+
+def _stacked(queries: Sequence[Vector]) -> Vectors:
+    try:
+        return np.stack(queries)
+    except ValueError as error:
+        raise InvalidInput(f"queries of one type have different dimensions: {error}.") from error
 
 
 def find_rows(
     reader: StoreReader,
     snapshots: Mapping[EmbeddingType, Snapshot],
     searches: Sequence[Search],
-    queries: Vectors,
+    queries: Sequence[Vector],
     keywords: KeywordIndexes,
     filters: FilteredRows,
     until: float,
@@ -118,7 +136,7 @@ def _page(
     snapshot: Snapshot,
     search: Search,
     shape: Shape,
-    query: Vectors,
+    query: Vector,
     keywords: KeywordScores | None,
 ) -> Page:
     as_of = _until(search)
@@ -141,7 +159,7 @@ def _find_alike(
     snapshot: Snapshot,
     positions: Sequence[int],
     searches: Sequence[Search],
-    queries: Vectors,
+    queries: Sequence[Vector],
     worded: Mapping[int, KeywordScores],
     found: list[list[Ranked]],
 ) -> None:
@@ -150,7 +168,7 @@ def _find_alike(
     if meant:
         most = max(nearest_needed(searches[i]) for i in meant)
         exact = searches[meant[0]].exact
-        nearest = snapshot.search(np.ascontiguousarray(queries[meant]), most, exact)
+        nearest = snapshot.search(np.stack([queries[i] for i in meant]), most, exact)
         for i, (cosines, sequences) in zip(meant, nearest, strict=True):
             best = slice(nearest_needed(searches[i]))
             if i in worded:

@@ -102,8 +102,8 @@ class DamagedStore:
         for kind in EmbeddingType:
             stamp = Stamp(
                 kind.value,
-                view.model.fingerprint,
-                view.model.dimension,
+                view.models[kind].fingerprint,
+                view.models[kind].dimension,
                 0,
                 _ANY,
                 view.store_id,
@@ -165,7 +165,11 @@ class DamagedStore:
 
     def _proven_vector(self, row: Sequence[Any], stored: object) -> bytes | None:
         for vector in (stored, self._vector_of_checkpoint(row)):
-            if isinstance(vector, bytes) and is_intact(row, vector) and self._is_unit(vector):
+            if (
+                isinstance(vector, bytes)
+                and is_intact(row, vector)
+                and self._is_unit(row[1], vector)
+            ):
                 return vector
         return None
 
@@ -178,8 +182,10 @@ class DamagedStore:
             return None
         return loaded.vectors[position].astype("<f4", copy=False).tobytes()
 
-    def _is_unit(self, vector: bytes) -> bool:
-        if len(vector) != 4 * self.view.model.dimension:
+    def _is_unit(self, kind: str, vector: bytes) -> bool:
+        if kind not in list(EmbeddingType):
+            return False
+        if len(vector) != 4 * self.view.models[EmbeddingType(kind)].dimension:
             return False
         values = np.frombuffer(vector, "<f4").astype(np.float64)
         return bool(abs(np.sqrt(values @ values) - 1) <= 2 * UNIT_TOLERANCE)

@@ -37,7 +37,7 @@ def export_salvage(
         counts = {kind: found[kind.value] for kind in EmbeddingType}
         salvage = store.salvage()
         records = (record_of(row, vector) for row, vector in store.rows())
-        exported = write_records(path, form, view.model, counts, records, disk)
+        exported = write_records(path, form, view.models, counts, records, disk)
         if store.salvage() != salvage:
             raise StoreDamaged(
                 f"{folder} could be read less well the second time: its disk is failing. Copy the "

@@ -33,10 +33,12 @@ from deployments.core.segments import (
     IndexStats,
     IndexType,
     ModelIdentity,
+    Models,
+    Queries,
     Search,
     Upsert,
     UpsertResult,
-    Vectors,
+    models_by_type,
 )
 from deployments.core.store_sql import StoreReader
 
@@ -55,7 +57,7 @@ class SalvagedIndex:
 
     def __init__(
         self,
-        model: ModelIdentity,
+        models: Models,
         view: FolderView,
         snapshots: dict[EmbeddingType, Snapshot],
         intact: sqlite3.Connection,
@@ -64,27 +66,27 @@ class SalvagedIndex:
         recovery_s: float,
     ) -> None:
         """Take over a view, and what is to be closed at the end; use `open` instead."""
-        self.model = model
+        self.models = models
         self._view = view
         self._opened = opened
         self._recovery_s = recovery_s
         self._snapshots = snapshots
         self._reader = StoreReader(intact)
-        self.reads = IndexReads(self, model.dimension)
+        self.reads = IndexReads(self)
         self._salvage = salvage
         self._reading = threading.Lock()
         self._closed = False
 
     @classmethod
     def open(
-        cls, folder: Path, model: ModelIdentity, lock: FolderLock | None = None
+        cls, folder: Path, models: ModelIdentity | Models, lock: FolderLock | None = None
     ) -> "SalvagedIndex":
         """Read a folder's whole store, damaged or not, and keep what is intact in memory.
 
         Raises FolderLocked, LegacyFolder, StoreMismatch for another model or a newer version, and
         StoreDamaged if there is no store, or none of which anything can be proven.
         """
-        started = monotonic()
+        started, models = monotonic(), models_by_type(models)
         with ExitStack() as opened:
             opened.enter_context(lock or FolderLock(folder))
             try:
@@ -94,22 +96,21 @@ class SalvagedIndex:
             except StoreDamaged as error:
                 raise nothing_is_provable(folder, error) from error
             opened.callback(view.reader.connection.close)
-            if (view.model.fingerprint, view.model.dimension) != (
-                model.fingerprint,
-                model.dimension,
-            ):
-                raise StoreMismatch(
-                    f"{folder} holds vectors of model {view.model.name}, but {model.name} is "
-                    f"configured: set EMBEDDING_MODEL={view.model.name}."
-                )
+            for kind, model in models.items():
+                found = view.models[kind]
+                if not found.makes_the_same_as(model):
+                    raise StoreMismatch(
+                        f"{folder} holds {kind} vectors of model {found.name}, but {model.name} "
+                        f"is configured: set EMBEDDING_MODEL={found.name}."
+                    )
             store = DamagedStore(view)
             intact = _empty_store()
             opened.callback(intact.close)
-            snapshots = _take_in(store, model.dimension, intact)
+            snapshots = _take_in(store, models, intact)
             salvage = store.salvage()
             logger.warning("Salvage of %s, read-only: %s", folder, salvage.summary)
             return cls(
-                model, view, snapshots, intact, salvage, opened.pop_all(), monotonic() - started
+                models, view, snapshots, intact, salvage, opened.pop_all(), monotonic() - started
             )
 
     def apply(
@@ -132,7 +133,7 @@ class SalvagedIndex:
                 raise NotReady("The index is closed.")
             return work(self._reader, self._snapshots)
 
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+    def search(self, searches: Sequence[Search], queries: Queries) -> list[list[Hit]]:
         """The hits of each answer; see IndexReads.answer."""
         return [answer.hits for answer in self.reads.answer(searches, queries)]
 
@@ -141,7 +142,7 @@ class SalvagedIndex:
         last = [int(each.sequences[-1]) for each in self._snapshots.values() if len(each)]
         vectors = {kind: len(snapshot) for kind, snapshot in self._snapshots.items()}
         return IndexStats(
-            self.model,
+            self.models,
             vectors,
             max(last, default=0),
             salvage=self._salvage,
@@ -206,10 +207,10 @@ def _empty_store() -> sqlite3.Connection:
 
 
 def _take_in(
-    store: DamagedStore, dimension: int, intact: sqlite3.Connection
+    store: DamagedStore, models: Models, intact: sqlite3.Connection
 ) -> dict[EmbeddingType, Snapshot]:
     """Copy the intact rows, apart from their vectors, which are in the snapshots."""
-    collections = {kind: Collection(dimension) for kind in EmbeddingType}
+    collections = {kind: Collection(models[kind].dimension) for kind in EmbeddingType}
     none = np.empty(0, np.int64)
     rows = store.rows()
     while block := list(islice(rows, _ROWS_AT_ONCE)):
@@ -223,7 +224,6 @@ def _take_in(
                 sequences = np.array([seq for seq, _, _ in here], np.int64)
                 vectors = np.frombuffer(b"".join(vector for _, _, vector in here), "<f4")
                 keyword_sql.add(intact, kind, ((seq, text) for seq, text, _ in here))
-                collection.change(
-                    none, sequences, vectors.reshape(-1, dimension).astype(np.float32, copy=False)
-                )
+                vectors = vectors.reshape(len(here), -1).astype(np.float32, copy=False)
+                collection.change(none, sequences, vectors)
     return {kind: collection.snapshot for kind, collection in collections.items()}

@@ -69,8 +69,10 @@ class Stats(BaseModel):
 
 
 class IndexStatus(BaseModel):
-    """How one index is searched at the moment."""
+    """How one index is searched at the moment, and the model of its vectors."""
 
+    model_name: str
+    embedding_dimension: int
     configured: IndexType = Field(description="What the settings ask for.")
     type: IndexType = Field(
         description="What answers: flat until the first main part of another type is built."

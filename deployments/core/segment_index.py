@@ -37,8 +37,10 @@ from deployments.core.segments import (
     Id,
     IndexStats,
     ModelIdentity,
+    Models,
+    Queries,
     Search,
-    Vectors,
+    models_by_type,
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store import Store
@@ -59,7 +61,7 @@ class SegmentIndex:
     def __init__(
         self,
         folder: Path,
-        model: ModelIdentity,
+        models: Models,
         lock: FolderLock,
         store: Store,
         disk: Disk,
@@ -67,18 +69,18 @@ class SegmentIndex:
     ) -> None:
         """Take over a held lock and an open store; use `open` instead."""
         self.folder = folder
-        self.model = model
+        self.models = models
         self._lock = lock
         self._store = store
         self._mark = CommitMark(folder, store.store_id)
-        self._checkpoints = IndexCheckpoints(folder, model, store.store_id, disk)
+        self._checkpoints = IndexCheckpoints(folder, models, store.store_id, disk)
         self._writing = threading.Lock()
         self._published = PublishedState()
-        self._collections = {kind: Collection(model.dimension) for kind in EmbeddingType}
-        self.reads = IndexReads(self, model.dimension)
+        self._collections = {kind: Collection(models[kind].dimension) for kind in EmbeddingType}
+        self.reads = IndexReads(self)
         self._builds = MainPartBuilds(
             folder,
-            model,
+            models,
             store.store_id,
             policy,
             lambda: self._published.current,
@@ -95,14 +97,15 @@ class SegmentIndex:
     def open(
         cls,
         folder: Path | str,
-        model: ModelIdentity,
+        models: ModelIdentity | Models,
         lock: FolderLock | None = None,
         disk: Disk | None = None,
         policy: IndexPolicy | None = None,
     ) -> "SegmentIndex":
         """Open a folder's index, or start an empty one in a new folder.
 
-        Without a `policy` every search scans, and nothing is built in the background.
+        `models` are those of the types' vectors; one stands for all. Without a `policy` every
+        search scans, and nothing is built in the background.
 
         `lock` may be held already or not; the index releases it when closed, or when
         it can't be opened. Raises FolderLocked
@@ -111,15 +114,15 @@ class SegmentIndex:
         In none of these cases is anything but the lock file written.
         """
         started = monotonic()
-        folder = Path(folder)
+        folder, models = Path(folder), models_by_type(models)
         disk = disk or Disk()
         with ExitStack() as opened:
             held = opened.enter_context(lock or FolderLock(folder))
             folder_check.refuse_without_store(folder, disk)
             folder_check.warn_of_network_file_system(folder)
-            store = Store.open(folder, dict.fromkeys(EmbeddingType, model), disk)
+            store = Store.open(folder, models, disk)
             opened.callback(store.close)
-            index = cls(folder, model, held, store, disk, policy or IndexPolicy())
+            index = cls(folder, models, held, store, disk, policy or IndexPolicy())
             opened.callback(index._mark.close)
             opened.callback(index._builds.close)
             index._recover()
@@ -176,7 +179,7 @@ class SegmentIndex:
             try:
                 with self._store.transaction() as writer:
                     for operation in operations:
-                        outcomes.append(carry_out(writer, operation, self.model.dimension, changes))
+                        outcomes.append(carry_out(writer, operation, self.models, changes))
                     changed = writer.changed
                     commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
                 if changed:
@@ -194,7 +197,7 @@ class SegmentIndex:
         with self._store.reading() as reader:
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
             differing = {
-                kind: recovery.catch_up(reader, kind, collection, self.model.dimension)
+                kind: recovery.catch_up(reader, kind, collection, self.models[kind].dimension)
                 for kind, collection in self._collections.items()
                 if commit_id != self._published.current.commit_id
             }
@@ -206,7 +209,7 @@ class SegmentIndex:
     def _take_in(self, changes: Changes, commit_id: int, last_sequence: int) -> None:
         changed_rows = {}
         for kind, change in changes.items():
-            removed, added, vectors = change.arrays(self.model.dimension)
+            removed, added, vectors = change.arrays(self.models[kind].dimension)
             if len(removed) or len(added):
                 self._collections[kind].change(removed, added, vectors)
                 changed_rows[kind] = len(removed) + len(added)
@@ -237,15 +240,15 @@ class SegmentIndex:
             self._store, self._published, lambda reader, state: work(reader, state.snapshots)
         )
 
-    def search(self, searches: Sequence[Search], queries: Vectors) -> list[list[Hit]]:
+    def search(self, searches: Sequence[Search], queries: Queries) -> list[list[Hit]]:
         """The hits of each answer; see IndexReads.answer."""
         return [answer.hits for answer in self.reads.answer(searches, queries)]
 
     def stats(self) -> IndexStats:
-        """Model, rows by type, what was rebuilt, what is damaged, and how each type is searched."""
+        """Models and rows by type, what was rebuilt or is damaged, and how each is searched."""
         state = self._published.current
         return IndexStats(
-            self.model,
+            self.models,
             {kind: len(snapshot) for kind, snapshot in state.snapshots.items()},
             state.last_sequence,
             dict(self._rebuilt),
@@ -286,7 +289,7 @@ class SegmentIndex:
 
         def problems(reader: StoreReader, state: State) -> list[str]:
             return [
-                *store_check.problems(reader, self.model.dimension),
+                *store_check.problems(reader, self.models),
                 *(
                     f"The {kind} index in memory has other rows than the store."
                     for kind, snapshot in state.snapshots.items()

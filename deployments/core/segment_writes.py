@@ -8,7 +8,15 @@ import numpy.typing as npt
 from deployments.core.errors import InvalidInput
 from deployments.core.exact_search import UNIT_TOLERANCE
 from deployments.core.segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
-from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Upsert, UpsertResult, Vectors
+from deployments.core.segments import (
+    DeleteMedia,
+    EmbeddingType,
+    Id,
+    Models,
+    Upsert,
+    UpsertResult,
+    Vectors,
+)
 from deployments.core.store_sql import StoreWriter
 
 _NORM_TOLERANCE = 1e-3
@@ -53,7 +61,7 @@ class PreparedUpsert:
     truncated: frozenset[int]
 
 
-def prepare(request: Upsert, dimension: int) -> PreparedUpsert:
+def prepare(request: Upsert, models: Models) -> PreparedUpsert:
     """Check a request completely. Raises InvalidInput."""
     media_item_id = plain_id(request.media_item_id, "media_item_id")
     rows = tuple(row_of(media_item_id, segment) for segment in request.segments)
@@ -65,12 +73,13 @@ def prepare(request: Upsert, dimension: int) -> PreparedUpsert:
                 f"segments {first} and {position} of media item {media_item_id!r} have the same "
                 f"id {row.segment_id!r}; each segment of a request needs an id of its own."
             )
-    vectors = _checked_vectors(request, dimension)
+    kind = EmbeddingType(request.embedding_type)
+    vectors = _checked_vectors(request, models[kind].dimension)
     for position in request.truncated_positions:
         if position not in vectors:
             raise InvalidInput(f"truncated position {position} is none of the vectors' positions.")
     return PreparedUpsert(
-        EmbeddingType(request.embedding_type),
+        kind,
         media_item_id,
         rows,
         request.replace,

@@ -1,5 +1,6 @@
 """The plain values that travel between Ingress, Encoder and Index."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,12 @@ Id = int | str
 
 Vectors = npt.NDArray[np.float32]
 """L2-normalised embeddings, shape (rows, dimension), float32, C-contiguous."""
+
+Vector = npt.NDArray[np.float32]
+"""One of them, shape (dimension,)."""
+
+Queries = Vectors | Sequence[Vector]
+"""What is searched for: vectors of one model, or each of a model of its own."""
 
 
 class EmbeddingType(StrEnum):
@@ -62,6 +69,21 @@ class ModelIdentity:
     name: str
     fingerprint: str
     dimension: int
+
+    def makes_the_same_as(self, other: "ModelIdentity") -> bool:
+        """Whether vectors of the two can be compared; the names don't matter."""
+        return (self.fingerprint, self.dimension) == (other.fingerprint, other.dimension)
+
+
+Models = Mapping[EmbeddingType, ModelIdentity]
+"""The model of each type's vectors."""
+
+
+def models_by_type(models: ModelIdentity | Models) -> Models:
+    """The model of each type, where one may stand for all."""
+    if isinstance(models, ModelIdentity):
+        return dict.fromkeys(EmbeddingType, models)
+    return {kind: models[kind] for kind in EmbeddingType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +268,9 @@ class IndexState:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """State of the index: the model, rows by type, and the store's last sequence number."""
+    """State of the index: model and rows by type, and the store's last sequence number."""
 
-    model: ModelIdentity
+    models: Models
     vectors: dict[EmbeddingType, int]
     last_sequence: int
     rebuilt: dict[EmbeddingType, str] = field(default_factory=dict)

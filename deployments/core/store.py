@@ -3,14 +3,14 @@
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.core import keyword_sql, schema_sql
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import Models
 from deployments.core.storage_errors import translated
 from deployments.core.store_creation import BUSY_TIMEOUT_S, connect, create
 from deployments.core.store_inspection import FILE_NAME, exists, require_ours
@@ -48,7 +48,7 @@ class Store:
     def open(
         cls,
         folder: Path,
-        models: Mapping[EmbeddingType, ModelIdentity],
+        models: Models,
         disk: Disk | None = None,
     ) -> "Store":
         """Open the folder's store, or make a new one.

@@ -1,27 +1,27 @@
 """Reading a whole store to find what is wrong with it."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from deployments.core.errors import StoreDamaged
 from deployments.core.keyword_check import keyword_flaws, row_flaws
-from deployments.core.segments import EmbeddingType
+from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import table_flaws
 from deployments.core.store_sql import StoreReader
 from deployments.core.stored_rows import COLUMNS, is_intact, name_of
 
 
-def problems(reader: StoreReader, dimension: int) -> list[str]:
+def problems(reader: StoreReader, models: Models) -> list[str]:
     """What is wrong with the store, one sentence each; empty if nothing is.
 
     Reads everything: SQLite's own structures, the checksum of each row and its vector, and that
     each segment has a vector and its keywords, and nothing else is there. A store of 100,000
     segments takes seconds.
     """
-    rows = partial(_rows, dimension=dimension)
+    rows = partial(_rows, models=models)
     checks = (table_flaws, _structure, _segments_alone, _vectors_alone, keyword_flaws, rows)
     return _found(reader, *checks)
 
@@ -85,17 +85,20 @@ def _vectors_alone(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"Vector {seq} has no segment."
 
 
-def _rows(connection: sqlite3.Connection, dimension: int) -> Iterator[str]:
+def _rows(connection: sqlite3.Connection, models: Models) -> Iterator[str]:
     rows = connection.execute(
         f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) ORDER BY seq"
     )
+    # By text: a damaged file may name a type that isn't there.
+    dimensions = {kind.value: model.dimension for kind, model in models.items()}
     for row in rows:
-        yield from _flaws(row, dimension)
+        yield from _flaws(row, dimensions)
 
 
-def _flaws(row: tuple[Any, ...], dimension: int) -> Iterator[str]:
+def _flaws(row: tuple[Any, ...], dimensions: Mapping[str, int]) -> Iterator[str]:
     *fields, vector = row
     if not is_intact(fields, vector):
         yield f"{name_of(fields)} is not what was written: its checksum differs."
-    if isinstance(vector, bytes) and len(vector) != 4 * dimension:
-        yield f"{name_of(fields)} has a vector of {len(vector)} bytes, expected {4 * dimension}."
+    expected = 4 * dimensions.get(fields[1], 0)
+    if isinstance(vector, bytes) and len(vector) != expected:
+        yield f"{name_of(fields)} has a vector of {len(vector)} bytes, expected {expected}."

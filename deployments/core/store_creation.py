@@ -3,14 +3,13 @@
 import os
 import sqlite3
 import uuid
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 from deployments.core import schema_sql
 from deployments.core.durable_files import TEMPORARY_SUFFIX, Disk
 from deployments.core.errors import StoreUnwritable
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import Models
 
 BUSY_TIMEOUT_S = 5.0
 BESIDE = ("-wal", "-shm", "-journal")
@@ -43,7 +42,7 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def create(path: Path, models: Mapping[EmbeddingType, ModelIdentity], disk: Disk) -> None:
+def create(path: Path, models: Models, disk: Disk) -> None:
     """Make a new store. A power failure leaves all of it or no store, never a part.
 
     Raises as `connect`, and OSError.
@@ -72,7 +71,7 @@ def _remove(path: Path) -> bool:
     return bool(found)
 
 
-def _fill(connection: sqlite3.Connection, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
+def _fill(connection: sqlite3.Connection, models: Models) -> None:
     connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     connection.execute("BEGIN IMMEDIATE")
     for statement in schema_sql.statements(schema_sql.script()):

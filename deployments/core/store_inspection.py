@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.core import schema_sql
 from deployments.core.errors import StoreDamaged, StoreMismatch, StoreUnwritable
-from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.segments import ModelIdentity, Models
 from deployments.core.storage_errors import RESTORE, translated
 
 FILE_NAME = "store.sqlite3"
@@ -126,7 +126,7 @@ def _expected_tables(version: int) -> dict[str, Any]:
         return _tables(connection)
 
 
-def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> None:
+def require_ours(path: Path, models: Models) -> None:
     """Raise unless the file is a whole store of this version, or an older one, and these models.
 
     StoreMismatch for another model, dimension or a newer version, StoreUnwritable where the disk
@@ -150,7 +150,7 @@ def require_ours(path: Path, models: Mapping[EmbeddingType, ModelIdentity]) -> N
             raise StoreDamaged(
                 f"{path} doesn't say which model its {embedding_type} vectors are of. {RESTORE}"
             )
-        if (found.fingerprint, found.dimension) != (model.fingerprint, model.dimension):
+        if not found.makes_the_same_as(model):
             raise StoreMismatch(
                 f"{path} holds {embedding_type} vectors of model {found.name} ({found.dimension} "
                 f"dimensions, fingerprint {found.fingerprint[:12]}), but {model.name} "

@@ -14,6 +14,9 @@ from markdown_it.token import Token
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _NOT_IN_ANCHORS = re.compile(r"[^\w\- ]")
 
+LONG_TEXT = 40
+"""Characters of a cell that make its table one of texts, which a phone shows below each other."""
+
 Resolve = Callable[[str], str | None]
 """Where a link leads, or None if it leads nowhere here: then only its text is kept."""
 
@@ -42,9 +45,9 @@ def render(source: str, resolve: Resolve) -> Document:
     for token, inline, heading in found:
         token.attrSet("id", heading.anchor)
         inline.children = [*(inline.children or ()), _link_to(heading)]
+    for start, end in _tables(tokens):
+        _describe_table(tokens[start:end])
     for token in tokens:
-        if token.type in ("th_open", "td_open") and "style" in token.attrs:
-            token.attrs = {"class": str(token.attrs["style"]).removeprefix("text-align:")}
         if token.children:
             token.children = list(_resolved(token.children, resolve))
     html = _Renderer().render(tokens, _MARKDOWN.options, {})
@@ -60,12 +63,47 @@ def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, Token, Heading]]
     taken: Counter[str] = Counter()
     for token, inline in pairwise(tokens):
         if token.type == "heading_open":
-            text = "".join(child.content for child in inline.children or ())
+            text = _text(inline)
             anchor = _NOT_IN_ANCHORS.sub("", text.lower()).replace(" ", "-")
             repeated = taken[anchor]
             taken[anchor] += 1
             unique = f"{anchor}-{repeated}" if repeated else anchor
             yield token, inline, Heading(int(token.tag[1:]), text, unique)
+
+
+def _text(inline: Token) -> str:
+    return "".join(child.content for child in inline.children or ())
+
+
+def _tables(tokens: Sequence[Token]) -> Iterator[tuple[int, int]]:
+    """Where each table begins and ends."""
+    ends = [at for at, token in enumerate(tokens) if token.type == "table_close"]
+    starts = [at for at, token in enumerate(tokens) if token.type == "table_open"]
+    return zip(starts, ends, strict=True)
+
+
+def _describe_table(tokens: Sequence[Token]) -> None:
+    """Tell the style sheet what it needs to know: alignment, heads of columns, long texts."""
+    heads: list[str] = []
+    column = 0
+    longest = 0
+    for token, content in pairwise(tokens):
+        if token.type == "tr_open":
+            column = 0
+        if token.type not in ("th_open", "td_open"):
+            continue
+        alignment = str(token.attrs.pop("style", "")).removeprefix("text-align:")
+        if alignment:
+            token.attrs["class"] = alignment
+        if token.type == "th_open":
+            heads.append(_text(content))
+        else:
+            longest = max(longest, len(_text(content)))
+            if column and heads[column]:
+                token.attrs["data-head"] = heads[column]
+        column += 1
+    if longest > LONG_TEXT:
+        tokens[0].attrs["class"] = "texts"
 
 
 def _link_to(heading: Heading) -> Token:
@@ -99,9 +137,9 @@ class _Renderer(RendererHTML):
         """A block of code."""
         return f'<pre tabindex="0"><code>{escape(tokens[at].content)}</code></pre>\n'
 
-    def table_open(self, *_: object) -> str:
+    def table_open(self, tokens: Sequence[Token], at: int, *_: object) -> str:
         """A table begins."""
-        return '<div class="scroll" tabindex="0"><table>\n'
+        return f'<div class="scroll" tabindex="0"><table{self.renderAttrs(tokens[at])}>\n'
 
     def table_close(self, *_: object) -> str:
         """A table ends."""

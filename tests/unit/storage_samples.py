@@ -21,6 +21,7 @@ from deployments.core.segments import (
 
 DIMENSION = 16
 MODEL = ModelIdentity("sample-model", "5a" * 32, DIMENSION)
+MODELS = dict.fromkeys(EmbeddingType, MODEL)
 TRANSCRIPT, FRAME, CLIP = EmbeddingType
 
 

@@ -15,7 +15,17 @@ from folder_samples import (
     writing_process,
 )
 from kill_points import kill_everywhere
-from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, find, segment, store_segments, stored
+from storage_samples import (
+    CLIP,
+    FRAME,
+    MODEL,
+    MODELS,
+    TRANSCRIPT,
+    find,
+    segment,
+    store_segments,
+    stored,
+)
 
 from deployments.core.backup import back_up
 from deployments.core.errors import (
@@ -33,7 +43,7 @@ def test_a_backup_is_an_index_folder_with_the_same_content(closed: Path, target:
     before = snapshot(closed)
     copied = back_up(closed, target)
     assert snapshot(closed) == before
-    assert copied.model == MODEL
+    assert copied.models == MODELS
     assert copied.segments == {TRANSCRIPT: 3, FRAME: 1, CLIP: 0}
     assert copied.left_out == []
     assert names(target) == INDEX_FILES

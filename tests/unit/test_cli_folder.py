@@ -103,6 +103,7 @@ MODEL_DOCUMENT = {
     "fingerprint": MODEL.fingerprint,
     "dimension": DIMENSION,
 }
+MODELS_DOCUMENT = {"transcript": MODEL_DOCUMENT, "frame": MODEL_DOCUMENT, "clip": MODEL_DOCUMENT}
 
 
 def transcripts(folder: Path) -> dict[Any, str]:
@@ -149,7 +150,7 @@ def test_backup_and_restore_for_programs(filled: SegmentIndex, tmp_path: Path) -
     assert document == {
         "folder": str(filled.folder),
         "backup": str(tmp_path / "b"),
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "commit_id": 2,
         "segments": COUNTS,
         "store_bytes": (tmp_path / "b" / "store.sqlite3").stat().st_size,
@@ -163,7 +164,7 @@ def test_backup_and_restore_for_programs(filled: SegmentIndex, tmp_path: Path) -
     assert document == {
         "folder": str(filled.folder),
         "backup": str(tmp_path / "b"),
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "commit_id": 2,
         "segments": COUNTS,
         "left_out": [],
@@ -197,7 +198,7 @@ def test_verify_of_a_whole_folder(closed: Path) -> None:
     assert succeed("verify", closed, "--json").document == {
         "folder": str(closed),
         "problems": [],
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "commit_id": 2,
         "segments": COUNTS,
         "store_problems": [],
@@ -232,14 +233,14 @@ def test_export_and_import(filled: SegmentIndex, tmp_path: Path, name: str) -> N
     assert document == {
         "folder": str(filled.folder),
         "file": str(path),
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "segments": COUNTS,
         "file_bytes": path.stat().st_size,
     }
     assert succeed("import", path, "--index-dir", new, "--json").document == {
         "folder": str(new),
         "file": str(path),
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "stored": {"records": 3, "changed": 3},
     }
     assert transcripts(new) == TEXTS
@@ -469,7 +470,7 @@ def test_the_index_folder_is_faiss_index_dir_or_the_option(
     assert succeed("backup", "b", "--index-dir", "index/../index", "--json").document == {
         "folder": str(closed),
         "backup": str(tmp_path / "b"),
-        "model": MODEL_DOCUMENT,
+        "models": MODELS_DOCUMENT,
         "commit_id": 2,
         "segments": COUNTS,
         "store_bytes": (tmp_path / "b" / "store.sqlite3").stat().st_size,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from storage_samples import (
     DIMENSION,
     FRAME,
     MODEL,
+    MODELS,
     TRANSCRIPT,
     find,
     random_units,
@@ -39,7 +41,7 @@ from deployments.core.errors import (
 )
 from deployments.core.export import Format, export_folder, import_file
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segments import ModelIdentity, Segment, Upsert
+from deployments.core.segments import EmbeddingType, ModelIdentity, Segment, Upsert
 
 SUFFIXES = ["jsonl", "parquet"]
 
@@ -108,11 +110,11 @@ def execute(folder: Path, statement: str) -> None:
 
 def test_everything_comes_back_exactly(filled: SegmentIndex, file: Path, new: Path) -> None:
     exported = export_folder(filled.folder, file)
-    assert exported.model == MODEL
+    assert exported.models == MODELS
     assert exported.segments == {TRANSCRIPT: 8, FRAME: 2, CLIP: 2}
     assert exported.file_bytes == file.stat().st_size
     imported = import_file(file, new)
-    assert (imported.model, imported.stored.records, imported.stored.changed) == (MODEL, 12, 12)
+    assert (imported.models, imported.stored.records, imported.stored.changed) == (MODELS, 12, 12)
     filled.close()
     assert len(rows(new)) == 12
     assert rows(new) == rows(filled.folder)
@@ -145,7 +147,7 @@ def test_an_empty_index_comes_back(index: SegmentIndex, file: Path, new: Path) -
     assert export_folder(index.folder, file).segments == {TRANSCRIPT: 0, FRAME: 0, CLIP: 0}
     assert import_file(file, new).stored.records == 0
     with SegmentIndex.open(new, MODEL) as again:
-        assert again.stats().model == MODEL
+        assert again.stats().models == MODELS
 
 
 def test_many_rows_of_interleaved_media_items_keep_their_order(
@@ -194,12 +196,8 @@ def test_json_lines_can_be_read_by_hand(index: SegmentIndex, tmp_path: Path) -> 
     header, line = (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(header) == {
         "format": "embeddings-service-export",
-        "version": 1,
-        "model": {
-            "name": "sample-model",
-            "fingerprint": MODEL.fingerprint,
-            "dimension": DIMENSION,
-        },
+        "version": 2,
+        "models": dict.fromkeys(EmbeddingType, asdict(MODEL)),
         "segments": 1,
     }
     document = json.loads(line)
@@ -239,7 +237,7 @@ def test_parquet_has_a_column_for_each_field(index: SegmentIndex, tmp_path: Path
         "truncated": False,
     }
     header = json.loads(table.schema.metadata[b"embeddings-service"])
-    assert header["model"]["name"] == "sample-model"
+    assert header["models"]["frame"]["name"] == "sample-model"
 
 
 # Into an existing folder
@@ -496,10 +494,10 @@ def test_a_newer_file_is_refused(
     filled: SegmentIndex, tmp_path: Path, new: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"x.{suffix}"
-    monkeypatch.setattr("deployments.core.exchange_header.VERSION", 2)
+    monkeypatch.setattr("deployments.core.exchange_header.VERSION", 3)
     export_folder(filled.folder, path)
     monkeypatch.undo()
-    with pytest.raises(StoreMismatch, match=r"exported by a newer version .*format 2"):
+    with pytest.raises(StoreMismatch, match=r"exported by a newer version .*format 3"):
         import_file(path, new)
 
 

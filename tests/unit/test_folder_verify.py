@@ -12,7 +12,7 @@ from folder_samples import (
     snapshot,
     writing_process,
 )
-from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, segment, store_segments
+from storage_samples import CLIP, FRAME, MODEL, MODELS, TRANSCRIPT, segment, store_segments
 
 from deployments.core import folder_view, schema_sql
 from deployments.core.backup import back_up
@@ -35,7 +35,7 @@ def test_a_whole_folder_has_no_problems_and_is_left_as_it_is(closed: Path) -> No
     assert verdict.problems == []
     assert verdict.notes == []
     assert verdict.segments == {TRANSCRIPT: 3, FRAME: 1, CLIP: 0}
-    assert verdict.model == MODEL
+    assert verdict.models == MODELS
     assert snapshot(closed) == before
     assert not (closed / "store.sqlite3-shm").exists()
 

@@ -42,8 +42,18 @@ def test_headings_have_the_anchors_that_github_gives_them():
 
 def test_columns_are_aligned_without_inline_styles():
     page = html("| a | b |\n|---:|:--|\n| 1 | x |\n")
-    assert '<td class="right">1</td>\n<td class="left">x</td>' in page
+    assert '<td class="right">1</td>\n<td class="left" data-head="b">x</td>' in page
     assert "style" not in page
+
+
+def test_tables_with_long_texts_are_told_from_tables_of_numbers():
+    first, second = html(
+        f"| a | `b` |\n|---|---|\n| 1 | {'x ' * 20}x |\n\ntext\n\n| a | |\n|---|---|\n| 1 | y |\n"
+    ).split("text</p>")
+    assert '<table class="texts">' in first
+    assert 'data-head="b">x x' in first
+    assert "<table>" in second
+    assert "<td>y</td>" in second
 
 
 def test_html_in_markdown_is_text():

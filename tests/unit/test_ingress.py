@@ -38,7 +38,7 @@ from deployments.ingress import create_app
 
 URL = "http://localhost"
 STATS = IndexStats(
-    ModelIdentity("all-MiniLM-L6-v2", "f" * 64, 384),
+    dict.fromkeys(EmbeddingType, ModelIdentity("all-MiniLM-L6-v2", "f" * 64, 384)),
     {EmbeddingType.TRANSCRIPT: 3, EmbeddingType.FRAME: 2, EmbeddingType.CLIP: 1},
     6,
     indices={
@@ -305,6 +305,8 @@ def test_stats_and_health(client, backend):
         "salvage": None,
         "indices": {
             "transcript": {
+                "model_name": "all-MiniLM-L6-v2",
+                "embedding_dimension": 384,
                 "configured": "auto",
                 "type": "pq",
                 "rows": 3,

@@ -12,7 +12,7 @@ from storage_samples import (
     CLIP,
     DIMENSION,
     FRAME,
-    MODEL,
+    MODELS,
     TRANSCRIPT,
     find,
     segment,
@@ -65,7 +65,7 @@ def test_an_empty_index(index: SegmentIndex) -> None:
     assert index.search([], np.empty((0, DIMENSION), np.float32)) == []
     assert index.apply([]) == []
     nothing = dict.fromkeys((TRANSCRIPT, FRAME, CLIP), 0)
-    assert index.stats() == IndexStats(MODEL, nothing, 0, {})
+    assert index.stats() == IndexStats(MODELS, nothing, 0, {})
 
 
 def test_types_are_apart(index: SegmentIndex) -> None:

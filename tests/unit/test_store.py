@@ -63,7 +63,7 @@ def pragma(store: Store, name: str) -> object:
 
 def problems(store: Store) -> list[str]:
     with store.reading() as reader:
-        return store_check.problems(reader, DIMENSION)
+        return store_check.problems(reader, MODELS)
 
 
 def test_it_is_as_durable_as_promised(store: Store) -> None:
