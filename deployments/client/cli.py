@@ -8,6 +8,9 @@ from typer.core import TyperGroup
 from deployments.client import backfill_command, folder_commands
 from deployments.core.errors import ServiceError
 
+SERVICE_PACKAGES = ("faiss", "orjson", "psutil", "ray", "sentence_transformers", "torch", "yaml")
+"""What is only installed with the service, which some commands need."""
+
 
 class _Commands(TyperGroup):
     """Commands whose errors are a message and exit code 1; wrong usage has exit code 2."""
@@ -18,6 +21,13 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except ServiceError as error:
             message = error.detail
+        except ModuleNotFoundError as error:
+            if error.name not in SERVICE_PACKAGES:
+                raise
+            message = (
+                f"{ctx.invoked_subcommand} needs {error.name}, which isn't installed here: "
+                "pip install 'embeddings-service[cpu]'"
+            )
         except OSError as error:
             message = str(error)
         typer.echo(f"Error: {message}", err=True)

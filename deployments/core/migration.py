@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import time
 
 from deployments.core import migration_record, standby
@@ -17,9 +18,9 @@ from deployments.core.errors import Conflict, InvalidInput
 from deployments.core.migration_record import MigrationRecord, MigrationStatus, Phase
 from deployments.core.one_commit import Snapshots
 from deployments.core.operations import Maintenance
-from deployments.core.second_vectors import Apply, Encode, SecondVectors
+from deployments.core.second_vectors import Apply, Encode, SecondVectors, own_vectors
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segments import Models
+from deployments.core.segments import EmbeddingType, Models
 from deployments.core.store_sql import StoreReader, StoreWriter
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class Migration:
         with self._working:
             if _same(target, self._index.models):
                 raise InvalidInput(f"the index has the vectors of {_names(target)} already")
+            for kind in self._second.changing(target):
+                if own := self._index.read(partial(_own_rows, kind=kind)):
+                    raise InvalidInput(own_vectors(kind, own))
             record, present = self._record(), self._second.models()
             began = MigrationRecord(Phase.RUNNING, switch_when_ready, time())
             is_new = record is None or record.phase is Phase.SWITCHED
@@ -87,7 +91,7 @@ class Migration:
         """Do the next piece of work; False if there is nothing to do now."""
         with self._working:
             record = self._record()
-            if record is None or record.phase is Phase.FAILED:
+            if record is None or record.reason is not None:
                 return False
             if self._second.catch_up():
                 return True
@@ -115,7 +119,13 @@ class Migration:
             record = self._require(Phase.SWITCHED)
             self._catch_up()
             self._exchange(
-                replace(record, phase=Phase.READY, switch_when_ready=False, switched_at=None)
+                replace(
+                    record,
+                    phase=Phase.READY,
+                    switch_when_ready=False,
+                    switched_at=None,
+                    reason=None,
+                )
             )
             logger.info("Searches use the old model again")
 
@@ -133,7 +143,7 @@ class Migration:
             logger.info("The vectors of the other model were removed")
 
     def fail(self, reason: str) -> None:
-        """Note why it can't go on. Once it was ready, it waits for someone to try again."""
+        """Note why it can't go on; then nothing is done until someone asks for it again."""
         with self._working:
             record = self._record()
             if record is not None:
@@ -178,6 +188,10 @@ class Migration:
 
 def _same(one: Models, other: Models) -> bool:
     return all(model.makes_the_same_as(other[kind]) for kind, model in one.items())
+
+
+def _own_rows(reader: StoreReader, _: Snapshots, kind: EmbeddingType) -> int:
+    return standby.own_rows(reader, kind)
 
 
 def _names(models: Models) -> str:

@@ -42,7 +42,7 @@ class MigrationRecord:
     started_at: float
     switched_at: float | None = None
     reason: str | None = None
-    """Why it failed, or why it doesn't get on at the moment."""
+    """Why nothing more is done until someone asks for it."""
     overlap: dict[EmbeddingType, Overlap] = field(default_factory=dict)
 
 

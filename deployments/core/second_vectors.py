@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from deployments.core import overlap, recovery, standby
 from deployments.core.batcher import Encoded
 from deployments.core.collection import Collections, Snapshot, empty_collections
-from deployments.core.errors import NotReady, StoreDamaged, StoreError
+from deployments.core.errors import InvalidInput, NotReady, StoreDamaged, StoreError
 from deployments.core.migration_record import Overlap
 from deployments.core.one_commit import Snapshots
 from deployments.core.operations import Maintenance
@@ -134,7 +134,9 @@ class SecondVectors:
         """Vectors for the segments whose model becomes another one."""
         by_model: dict[ModelIdentity, list[Lacking]] = defaultdict(list)
         for row in rows:
-            if row.embedding_type in self._changing(target):
+            if row.embedding_type in self.changing(target):
+                if row.is_own:
+                    raise InvalidInput(own_vectors(row.embedding_type, 1))
                 by_model[target[row.embedding_type]].append(row)
         found = []
         for model, of_model in by_model.items():
@@ -144,7 +146,8 @@ class SecondVectors:
                 found.append(StandbyVector(row.sequence, vector.tobytes(), truncated))
         return found
 
-    def _changing(self, target: Models) -> list[EmbeddingType]:
+    def changing(self, target: Models) -> list[EmbeddingType]:
+        """The types whose model becomes another one."""
         present = self._index.models
         return [kind for kind in EmbeddingType if not target[kind].makes_the_same_as(present[kind])]
 
@@ -155,7 +158,7 @@ class SecondVectors:
 
         def build(reader: StoreReader, _: Snapshots) -> Collections | StoreDamaged:
             target = standby.models(reader)
-            collections = empty_collections({kind: target[kind] for kind in self._changing(target)})
+            collections = empty_collections({kind: target[kind] for kind in self.changing(target)})
             try:
                 for kind, collection in collections.items():
                     rows = reader.sequences(kind)
@@ -177,6 +180,15 @@ class SecondVectors:
             raise _unusable(collections) from collections
         self._prepared = collections
         return collections
+
+
+def own_vectors(kind: EmbeddingType, count: int) -> str:
+    """Why a type can't be migrated, for people."""
+    return (
+        f"the {kind} index has {count} segments with vectors that came with them (embedding), "
+        "which no model can make from the text; migrate the other types only, or delete these "
+        "segments and send them again afterwards"
+    )
 
 
 def _add(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
-from deployments.core.segment_rows import checksum
+from deployments.core.segment_rows import checksum, is_own
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_sql import StoreReader, StoreWriter, chunks, not_as_written
@@ -30,6 +30,8 @@ class Lacking:
     sequence: int
     embedding_type: EmbeddingType
     text: str
+    is_own: bool
+    """Whether its caller made its vector, so that no model can make one from the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,17 @@ def lacking(reader: StoreReader, after: int, count: int) -> list[Lacking]:
     for *row, vector in rows:
         if not is_intact(row, vector):
             raise not_as_written(name_of(row))
-    return [Lacking(row[0], EmbeddingType(row[1]), row[4]) for row in rows]
+    return [Lacking(row[0], EmbeddingType(row[1]), row[4], is_own(row[8])) for row in rows]
+
+
+def own_rows(reader: StoreReader, kind: EmbeddingType) -> int:
+    """How many segments of a type have vectors that their callers made."""
+    with translated("Cannot read the store"):
+        hashes = reader.connection.execute(
+            "SELECT text_hash FROM segments INDEXED BY segments_by_text WHERE embedding_type=?",
+            (kind.value,),
+        )
+        return sum(is_own(hashed) for (hashed,) in hashes)
 
 
 def add(writer: StoreWriter, target: Models, vectors: Iterable[StandbyVector]) -> int:

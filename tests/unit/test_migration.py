@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ from deployments.core.segments import (
     EmbeddingType,
     ModelIdentity,
     Search,
+    Segment,
     Upsert,
     UpsertResult,
 )
@@ -273,6 +275,44 @@ def test_what_an_index_has_already_is_no_migration(migration: Migration) -> None
     with pytest.raises(InvalidInput, match="of /models/sample already"):
         migration.start(dict.fromkeys(EmbeddingType, renamed))
     assert migration.status() is None
+
+
+def own(name: int) -> Segment:
+    return replace(segment(name), embedding=vectors_of([f"own {name}"])[0].tobytes())
+
+
+def test_vectors_that_came_with_their_segments_can_t_be_made_by_a_model(
+    filled: SegmentIndex, migration: Migration
+) -> None:
+    filled.apply([Upsert(FRAME, 80, (own(1), own(2)))])
+    before = contents_of(filled, FRAME)
+    with pytest.raises(InvalidInput, match="the frame index has 2 segments with vectors that came"):
+        migration.start(NEWS)
+    assert migration.status() is None
+    migration.start({**NEWS, FRAME: MODEL})
+    work_off(migration)
+    assert filled.models == {**NEWS, FRAME: MODEL}
+    assert contents_of(filled, FRAME) == before
+    migration.roll_back()
+    assert contents_of(filled, FRAME) == before
+    assert filled.verify() == []
+
+
+def contents_of(index: SegmentIndex, kind: EmbeddingType) -> list[tuple[object, object, float]]:
+    (hits,) = index.search([Search(kind, 100)], vectors_of(["own 1"]))
+    return [(hit.media_item_id, hit.segment.id, hit.cosine) for hit in hits]
+
+
+def test_such_a_segment_that_comes_meanwhile_ends_the_migration(
+    filled: SegmentIndex, migration: Migration
+) -> None:
+    migration.start(NEWS)
+    filled.apply([Upsert(TRANSCRIPT, 80, (own(1),))])
+    with pytest.raises(InvalidInput, match="the transcript index has 1 segments with"):
+        work_off(migration)
+    migration.fail("such a segment came")
+    assert phase(migration) is Phase.FAILED
+    assert filled.models == MODELS
 
 
 def test_one_migration_at_a_time(migration: Migration) -> None:
