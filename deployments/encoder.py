@@ -1,7 +1,7 @@
 """The Encoder deployment: turns texts into vectors and passes them on to the Index."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from time import monotonic
@@ -12,8 +12,9 @@ from ray.serve.handle import DeploymentHandle
 from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority, TokenBatcher
 from deployments.core.coalescer import Coalescer
-from deployments.core.errors import NotReady, ServiceError
+from deployments.core.errors import InvalidInput, NotReady, ServiceError
 from deployments.core.query_cache import QueryCache
+from deployments.core.query_vectors import compact, needs_encoding, vectors_of
 from deployments.core.results import Json
 from deployments.core.segments import (
     EmbeddingType,
@@ -23,7 +24,7 @@ from deployments.core.segments import (
     Search,
     Upsert,
     UpsertResult,
-    Vectors,
+    Vector,
 )
 from deployments.core.settings import Settings
 from deployments.core.text_encoder import TextKind, load_text_encoder
@@ -43,7 +44,7 @@ changed the same segments meanwhile."""
 
 PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
 
-_Group = tuple[list[Search | MomentSearch], Vectors, str]
+_Group = tuple[list[Search | MomentSearch], list[Vector], str]
 """What was encoded together, and the ids of the requests that it is for."""
 
 
@@ -93,12 +94,21 @@ class Encoder:
 
     async def search(self, queries: Sequence[Query]) -> list[Json | ServiceError]:
         """The answer to each query, or why it has none."""
-        started = monotonic()
-        vectors = await self._queries.encode([query.text for query in queries])
-        seconds = monotonic() - started
-        self._metrics.encoded(Priority.QUERY, seconds)
-        logger.debug("Encoded %d queries in %.1f ms", len(queries), seconds * 1000)
-        return await self._submit([query.search for query in queries], vectors)
+        encoded = iter(await self._encode_queries(filter(needs_encoding, queries)))
+        answers: dict[int, Json | ServiceError] = {}
+        searches, vectors = {}, []
+        for i, query in enumerate(queries):
+            try:
+                of_text = next(encoded) if needs_encoding(query) else None
+                vectors += vectors_of(query, of_text, self._batcher.encoder.identity)
+                searches[i] = query.search
+            except InvalidInput as error:
+                # Of its own query only; the others are other callers'.
+                answers[i] = error
+        if searches:
+            found = await self._submit(list(searches.values()), vectors)
+            answers |= zip(searches, found, strict=True)
+        return [answers[i] for i in range(len(queries))]
 
     async def check(self) -> None:
         """Encode and search for real, past the cache and past the searches that wait."""
@@ -133,8 +143,20 @@ class Encoder:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
         return self._workload.read()
 
+    async def _encode_queries(self, queries: Iterable[Query]) -> Iterable[Vector]:
+        """The vectors of the queries' texts."""
+        texts = [query.text for query in queries]
+        if not texts:
+            return []
+        started = monotonic()
+        vectors = await self._queries.encode(texts)
+        seconds = monotonic() - started
+        self._metrics.encoded(Priority.QUERY, seconds)
+        logger.debug("Encoded %d queries in %.1f ms", len(texts), seconds * 1000)
+        return vectors
+
     async def _submit(
-        self, searches: list[Search | MomentSearch], vectors: Vectors
+        self, searches: list[Search | MomentSearch], vectors: list[Vector]
     ) -> list[Json | ServiceError]:
         return await self._searches.submit((searches, vectors, current_request_id()))
 
@@ -142,7 +164,7 @@ class Encoder:
         """One call for the searches of all groups that were encoded together."""
         work_for(request_ids for _, _, request_ids in groups)
         searches = [search for group, _, _ in groups for search in group]
-        vectors = np.concatenate([vectors for _, vectors, _ in groups])
+        vectors = compact([vector for _, vectors, _ in groups for vector in vectors])
         results = await call(
             lambda: self._index.search.remote(searches, vectors, self._fingerprint),
             what="the index",

@@ -29,6 +29,7 @@ from deployments.core.segments import (
     IndexStats,
     ModelIdentity,
     MomentSearch,
+    Queries,
     Search,
     SegmentName,
     Upsert,
@@ -96,12 +97,9 @@ class Index:
         return count
 
     async def search(
-        self, searches: Sequence[Search | MomentSearch], queries: Vectors, fingerprint: str
+        self, searches: Sequence[Search | MomentSearch], queries: Queries, fingerprint: str
     ) -> list[Json | ServiceError]:
-        """The answer to each search, or why it has none.
-
-        `queries` is (len(searches), dimension) float32.
-        """
+        """The answer to each search, or why it has none; see answers_json."""
         reads = self._opened().reads
         self._check_model(fingerprint)
         started, until = monotonic(), self._filters_until()

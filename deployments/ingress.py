@@ -193,7 +193,7 @@ def _check_segments(segments: Sequence[SegmentIn], settings: Settings) -> None:
             "(EMBEDDINGS_MAX_SEGMENTS) are allowed, split it into several"
         )
     for position, segment in enumerate(segments):
-        check_text(f"the text of segment {position}", segment.text, settings)
+        check_text(f"the text of segment {position}", segment.text or "", settings)
 
 
 def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsResponse:

@@ -5,7 +5,6 @@ from fastapi.responses import Response
 
 from deployments.core.moment_results import moments_response_json
 from deployments.core.moment_schemas import MomentRequest, MomentsResponse
-from deployments.core.segments import Query
 from deployments.core.settings import Settings
 from deployments.limits import check_text, check_top_k
 from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS
@@ -29,9 +28,9 @@ def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         said and shown at the same time; no two moments of a media item overlap. Segments without
         times are one moment of their media item, which has none either.
         """
-        check_text("query", request.query, settings)
+        check_text("query", request.query or "", settings)
         check_top_k(request.top_k, settings)
-        answer = await backend.search(Query(request.query, request.search()))
+        answer = await backend.search(request.question())
         return Response(moments_response_json(request.query, answer), media_type="application/json")
 
     return routes

@@ -65,8 +65,9 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         """The stored segments that answer to the query, best first.
 
         `mode` says by what they are ranked: `semantic` by their meaning, `keyword` by their words
-        (BM25), `hybrid` by both. `similarity` and `distance` are exact in every mode, and
-        `min_similarity` leaves out what is below it in every mode.
+        (BM25), `hybrid` by both. An `embedding` is compared instead of the query's. `similarity`
+        and `distance` are exact in every mode, and `min_similarity` leaves out what is below it in
+        every mode.
         """
         return await find(request)
 
@@ -147,9 +148,9 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
 
 def _query(request: SearchRequest, settings: Settings) -> Query:
     """The request as the core's value. Raises InvalidInput."""
-    check_text("query", request.query, settings)
+    check_text("query", request.query or "", settings)
     _check_size(request, settings)
-    return Query(request.query, request.search())
+    return request.question()
 
 
 def _check_size(request: SearchOptions, settings: Settings) -> None:

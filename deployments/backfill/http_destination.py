@@ -1,5 +1,6 @@
 """The service by its REST API."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from deployments.backfill.destination import Postponed, Refused
 from deployments.core.api_keys import split_keys
 from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.schemas import EmbedResponse
-from deployments.core.segments import Upsert, UpsertResult
+from deployments.core.segments import Segment, Upsert, UpsertResult
 
 TIMEOUT_S = 300.0
 """Of a request; the service answers within its own time-out, which is shorter."""
@@ -86,17 +87,21 @@ def _body(upsert: Upsert) -> dict[str, Any]:
         "media_item_id": upsert.media_item_id,
         "embedding_type": upsert.embedding_type,
         "replace": upsert.replace,
-        "segments": [
-            {
-                **segment.metadata,
-                "id": segment.id,
-                "text": segment.text,
-                "start_time": segment.start_time,
-                "end_time": segment.end_time,
-            }
-            for segment in upsert.segments
-        ],
+        "segments": [_segment(segment) for segment in upsert.segments],
     }
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    body = {
+        **segment.metadata,
+        "id": segment.id,
+        "text": segment.text,
+        "start_time": segment.start_time,
+        "end_time": segment.end_time,
+    }
+    if segment.embedding is not None:
+        body["embedding"] = base64.b64encode(segment.embedding).decode()
+    return body
 
 
 def _detail(response: httpx.Response) -> str:

@@ -17,7 +17,7 @@ from deployments.core.fields import Name, PathName
 from deployments.core.schemas import field_problems
 from deployments.core.segments import EmbeddingType, Id, Segment
 
-OF_A_SEGMENT = ("id", "segment_id", "text", "start_time", "end_time", "timestamp")
+OF_A_SEGMENT = ("id", "segment_id", "text", "embedding", "start_time", "end_time", "timestamp")
 """Fields that each row has to give itself."""
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
@@ -45,8 +45,8 @@ class RowMapping:
 
     @property
     def needed_columns(self) -> tuple[str, ...]:
-        """The columns that a table has to have."""
-        text = () if "text" in self.columns else ("text",)
+        """The columns that a table has to have: a text's, unless one has vectors instead."""
+        text = () if self.columns.keys() & {"text", "embedding"} else ("text",)
         return (*self.columns.values(), *text)
 
     def of_file(self, file: SourceFile, named: "NamedByPosition | None" = None) -> "FileMapping":

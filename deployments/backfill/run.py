@@ -231,6 +231,7 @@ class _Run:
             return
         row, media_item_id, segment = read
         chars = len(segment.text) + len(json.dumps(segment.metadata, ensure_ascii=False))
+        chars += len(segment.embedding or b"")
         item = Item(media_item_id, segment, progress, index, row.number, shown(row.raw), chars)
         for call in self._groups.add(item):
             await self._send(call)

@@ -1,7 +1,7 @@
 """Storing many segments whose vectors are known already, in few transactions."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,14 @@ class Record:
     segment: Segment
     vector: Vectors
     truncated: bool = False
+    own: bool = False
+    """Whether the vector isn't that of the text."""
+
+    def to_store(self) -> Segment:
+        """The segment, with its vector if that is its own."""
+        if not self.own:
+            return self.segment
+        return replace(self.segment, embedding=self.vector.astype("<f4", copy=False).tobytes())
 
 
 @dataclass(slots=True)
@@ -92,7 +100,7 @@ def _upsert(group: list[Record]) -> Upsert:
     return Upsert(
         group[0].embedding_type,
         group[0].media_item_id,
-        tuple(record.segment for record in group),
+        tuple(record.to_store() for record in group),
         vectors=np.stack([record.vector for record in group]),
         vector_positions=tuple(range(len(group))),
         truncated_positions=tuple(

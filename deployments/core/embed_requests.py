@@ -2,21 +2,51 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from deployments.core.fields import Name, Seconds, Text, refuse, storable_json
+from deployments.core.fields import Name, Seconds, has_content, refuse, storable_json, storable_text
+from deployments.core.own_vectors import Embedding
 from deployments.core.segments import EmbeddingType, Segment, Upsert
 
 
 class SegmentIn(BaseModel):
     """A segment to store. Every further field is kept and comes back in `metadata`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["embedding"]}]},
+    )
 
     id: Name = Field(description="Unique in its media item and type; 1 and '1' are the same.")
-    text: Text
+    embedding: Embedding | None = Field(
+        default=None,
+        description="The segment's vector, made elsewhere with the model of this index: numbers, "
+        "or base64 of little-endian float32. It is normalised, and `text` isn't encoded then.",
+    )
+    text: str | None = Field(
+        default=None,
+        validate_default=True,
+        description="Required unless there is an `embedding`; found by its words in any case.",
+    )
     start_time: Seconds | None = Field(default=None, description="Seconds from the start.")
     end_time: Seconds | None = Field(default=None, description="Seconds from the start.")
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, text: str | None, others: ValidationInfo) -> str | None:
+        # A wrong embedding isn't among the others, and is problem enough.
+        if others.data.get("embedding", b"") is not None:
+            return None if text is None else storable_text(text)
+        if text is None:
+            raise refuse("missing", "is required, unless the segment has an embedding")
+        return has_content(text)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -61,7 +91,19 @@ class EmbedRequest(BaseModel):
                             "speaker": "Instructor",
                         },
                     ],
-                }
+                },
+                {
+                    "media_item_id": 1,
+                    "embedding_type": "frame",
+                    "segments": [
+                        {
+                            "id": 1,
+                            "embedding": [0.12, -0.43, 0.08, 0.89],
+                            "timestamp": 12.5,
+                            "image_path": "frames/0300.jpg",
+                        }
+                    ],
+                },
             ]
         },
     )
@@ -128,10 +170,11 @@ class EmbedRequest(BaseModel):
             segments=tuple(
                 Segment(
                     segment.id,
-                    segment.text,
+                    segment.text or "",
                     segment.start_time,
                     segment.end_time,
                     segment.model_extra or {},
+                    segment.embedding,
                 )
                 for segment in self.segments
             ),

@@ -40,6 +40,7 @@ def write(header: Header, records: Iterable[Record], sink: Sink) -> None:
                     "text": segment.text,
                     "metadata": segment.metadata,
                     "truncated": record.truncated,
+                    "own_vector": record.own,
                     "vector": base64.b64encode(record.vector.astype("<f4").tobytes()).decode(),
                 }
             )
@@ -124,6 +125,7 @@ def _record(document: Any, models: Models) -> Record:
         ),
         _vector(document["vector"], models[EmbeddingType(kind)].dimension),
         bool(document.get("truncated", False)),
+        bool(document.get("own_vector", False)),
     )
 
 

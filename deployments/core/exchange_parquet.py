@@ -25,6 +25,7 @@ MAGIC = b"PAR1"
 """The first bytes of a Parquet file."""
 
 _HEADER_KEY = b"embeddings-service"
+_OWN = "own_vector"
 _ROWS_AT_ONCE = 1024
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -53,7 +54,9 @@ def read_header(path: Path) -> Header:
         metadata = file.schema_arrow.metadata or {}
         header = Header.read(json.loads(metadata.get(_HEADER_KEY, b"null")))
         expected = _schema(arrow, header.models)
-        if not file.schema_arrow.equals(expected):
+        # The first version had no vectors but those of texts.
+        older = expected.remove(expected.get_field_index(_OWN))
+        if not any(file.schema_arrow.equals(each) for each in (expected, older)):
             raise InvalidInput(
                 f"its columns aren't those of an export; expected {_names(expected)}, found "
                 f"{_names(file.schema_arrow)}"
@@ -79,7 +82,7 @@ def read_records(path: Path, header: Header) -> Iterator[Record]:
             for row, vector in zip(columns, vectors, strict=True):
                 number += 1
                 try:
-                    yield Record(*_place(row), vector, bool(row["truncated"]))
+                    yield Record(*_place(row), vector, bool(row["truncated"]), bool(row.get(_OWN)))
                 except (InvalidInput, ValueError, RecursionError) as error:
                     raise InvalidInput(f"row {number}: {error}") from error
 
@@ -110,6 +113,7 @@ def _schema(arrow: Any, models: Models) -> Any:
             arrow.field("text", arrow.string(), **required),
             arrow.field("metadata", arrow.string(), **required),
             arrow.field("truncated", arrow.bool_(), **required),
+            arrow.field(_OWN, arrow.bool_(), **required),
             arrow.field(
                 "vector",
                 arrow.list_(arrow.field("element", arrow.float32(), nullable=False), length),
@@ -146,6 +150,7 @@ def _row(record: Record) -> dict[str, Any]:
         "text": segment.text,
         "metadata": _JSON.encode(segment.metadata),
         "truncated": record.truncated,
+        _OWN: record.own,
     }
 
 

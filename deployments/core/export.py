@@ -16,7 +16,7 @@ from deployments.core.errors import InvalidInput, ServiceError, StoreDamaged, St
 from deployments.core.exchange_header import Header
 from deployments.core.folder_view import FolderView, read_folder
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segment_rows import segment_from
+from deployments.core.segment_rows import is_own, segment_from
 from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import exists
@@ -104,13 +104,14 @@ def _records(view: FolderView) -> Iterator[Record]:
 
 def record_of(row: Sequence[Any], vector: bytes) -> Record:
     """A row that was found intact, as it is exported."""
-    seq, kind, media_item_id, *fields, _, truncated, _ = row
+    seq, kind, media_item_id, *fields, hashed, truncated, _ = row
     return Record(
         EmbeddingType(kind),
         media_item_id,
         segment_from(seq, fields),
         np.frombuffer(vector, "<f4").astype(np.float32, copy=False),
         bool(truncated),
+        is_own(hashed),
     )
 
 

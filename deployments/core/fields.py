@@ -26,7 +26,8 @@ def refuse(code: str, message: str, **context: Any) -> PydanticCustomError:
     return PydanticCustomError(code, message, context or None)
 
 
-def _storable_text(text: str) -> str:
+def storable_text(text: str) -> str:
+    """A validator: a text that SQLite and UTF-8 can hold."""
     if "\x00" in text:
         raise refuse("null_character", "must not contain null characters (U+0000)")
     try:
@@ -36,10 +37,11 @@ def _storable_text(text: str) -> str:
     return text
 
 
-def _has_content(text: str) -> str:
+def has_content(text: str) -> str:
+    """A validator: a storable text that isn't blank."""
     if not text.strip():
         raise refuse("empty_text", "must contain more than white space")
-    return _storable_text(text)
+    return storable_text(text)
 
 
 def _name(value: int | str) -> int | str:
@@ -49,7 +51,7 @@ def _name(value: int | str) -> int | str:
         return value
     if not 0 < len(value) <= MAX_ID_CHARS:
         raise refuse("id_length", "must have 1 to {limit} characters", limit=MAX_ID_CHARS)
-    if not _storable_text(value).isprintable():
+    if not storable_text(value).isprintable():
         raise refuse("id_characters", "must have printable characters only")
     return value
 
@@ -87,7 +89,7 @@ def storable_json(value: object, depth: int = 0) -> None:
     """Refuse what JSON or SQLite can't give back as it was sent."""
     match value:
         case str():
-            _storable_text(value)
+            storable_text(value)
         case float():
             if value != value or value in (float("inf"), float("-inf")):
                 raise refuse("not_finite", "must not contain NaN or Infinity")
@@ -104,7 +106,7 @@ def storable_json(value: object, depth: int = 0) -> None:
                 storable_json(item, depth + 1)
 
 
-Text = Annotated[str, AfterValidator(_has_content)]
+Text = Annotated[str, AfterValidator(has_content)]
 Name = Annotated[StrictInt | StrictStr, AfterValidator(_name)]
 PathName = Annotated[str, AfterValidator(_path_name)]
 Seconds = Annotated[

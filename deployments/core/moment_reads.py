@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from deployments.core.errors import InvalidInput, ServiceError
+from deployments.core.errors import ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers, segments_of
 from deployments.core.keyword_index import KeywordIndexes
@@ -23,7 +23,7 @@ from deployments.core.segments import (
     Search,
     SearchMode,
     Segment,
-    Vectors,
+    Vector,
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
@@ -67,42 +67,42 @@ class MomentReads:
     ) -> list[list[FoundMoment] | ServiceError]:
         """The moments of each search, best first, or why it couldn't be carried out.
 
-        `queries[i]`, float32 of unit length and of the dimension of the types' model, belongs to
-        `wanted[i]`. Raises InvalidInput and StoreDamaged.
+        `queries` has one for each of the `embedding_types` of each search, float32 of unit length
+        and of the dimension of the type's model. Raises InvalidInput and StoreDamaged.
         """
-        searches = [_search(each, kind) for each in wanted for kind, _ in each.weights]
-        if len(queries) != len(wanted):
-            raise InvalidInput(f"{len(queries)} queries came with {len(wanted)} searches.")
-        repeated = [
-            query for each, query in zip(wanted, queries, strict=True) for _ in each.weights
-        ]
-        repeated = check_searches(searches, repeated, self.snapshots)
+        searches = [_search(each, kind) for each in wanted for kind in each.embedding_types]
+        checked = check_searches(searches, queries, self.snapshots)
         rows = find_rows(
             self.reader,
             self.snapshots,
             searches,
-            repeated,
+            checked,
             self.keywords,
             self.filters,
             self.until,
         )
         told = iter(answers(self.reader, self.snapshots, searches, rows))
+        rest = iter(checked)
         found: list[list[FoundMoment] | ServiceError] = []
-        for each, query in zip(wanted, queries, strict=True):
+        for each in wanted:
             weights = dict(each.weights)
             by_type = {kind: next(told) for kind in weights}
+            compared = {kind: next(rest) for kind in weights}
             failure = next((one.failure for one in by_type.values() if one.failure), None)
             if failure is not None:
                 found.append(failure)
                 continue
             hits = {kind: one.hits for kind, one in by_type.items()}
-            near = {kind: self._nearness(kind, of, query, each.mode) for kind, of in hits.items()}
+            near = {
+                kind: self._nearness(kind, of, compared[kind], each.mode)
+                for kind, of in hits.items()
+            }
             moments = find_moments(hits, near, weights, each.mode, each.top_k)
             found.append([FoundMoment(one, self._context(one, each.context)) for one in moments])
         return found
 
     def _nearness(
-        self, kind: EmbeddingType, hits: Sequence[Hit], query: Vectors, mode: SearchMode
+        self, kind: EmbeddingType, hits: Sequence[Hit], query: Vector, mode: SearchMode
     ) -> list[float]:
         if mode is SearchMode.KEYWORD or not hits:
             return [0.0] * len(hits)

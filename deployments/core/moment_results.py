@@ -16,7 +16,7 @@ def moments_json(wanted: MomentSearch, found: Sequence[FoundMoment]) -> Json:
     return json_of({"moments": [_moment(wanted, each) for each in found]})
 
 
-def moments_response_json(query: str, answer: Json) -> Json:
+def moments_response_json(query: str | None, answer: Json) -> Json:
     """A MomentsResponse around what moments_json gave."""
     head = orjson.dumps({"query": query})
     return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))

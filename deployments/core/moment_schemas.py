@@ -1,14 +1,25 @@
 """Request and response of the search for moments."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from deployments.core.fields import Similarity, Text, no_boolean
+from deployments.core.fields import Similarity, Text, no_boolean, refuse
 from deployments.core.filter_schema import FilterIn
+from deployments.core.own_vectors import Embedding
 from deployments.core.schemas import Timestamp, now
+from deployments.core.search_requests import needs_words
 from deployments.core.search_schemas import ResultExplanation, SegmentMetadata
-from deployments.core.segments import EmbeddingType, MomentSearch, SearchMode
+from deployments.core.segments import EmbeddingType, MomentSearch, Query, SearchMode
 
 MOST_MOMENTS = 100
 MOST_CONTEXT = 20
@@ -36,11 +47,26 @@ class MomentRequest(BaseModel):
                     "filter": {"media_item_id": {"$in": [101, 102]}},
                     "explain": True,
                 },
-            ]
+                {
+                    "query": "a hammer candle at support",
+                    "embeddings": {"frame": [0.12, -0.43, 0.08, 0.89]},
+                },
+            ],
+            "anyOf": [{"required": ["query"]}, {"required": ["embeddings"]}],
         },
     )
 
-    query: Text
+    embeddings: dict[EmbeddingType, Embedding] | None = Field(
+        default=None,
+        min_length=1,
+        description="By type a vector to compare with instead of the query's, made elsewhere with "
+        "the model of that index: numbers, or base64 of little-endian float32.",
+    )
+    query: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="Required unless each of the `types` has one of the `embeddings`.",
+    )
     types: dict[EmbeddingType, Weight] = Field(
         default_factory=_every_type,
         min_length=1,
@@ -63,18 +89,49 @@ class MomentRequest(BaseModel):
         "it; with any, those during it come too, 20 at most.",
     )
 
-    def search(self) -> MomentSearch:
+    @field_validator("query")
+    @classmethod
+    def _check_query(cls, query: str | None, others: ValidationInfo) -> str | None:
+        if query is None and others.data.get("embeddings", ()) is None:
+            raise refuse("missing", "is required, unless there are embeddings")
+        return query
+
+    @model_validator(mode="after")
+    def _check_embeddings(self) -> Self:
+        own = self.embeddings or {}
+        unused = [kind.value for kind in own if kind not in self.types]
+        if unused:
+            raise refuse(
+                "unused_embedding",
+                "there is an embedding for {unused}, which isn't among the types",
+                unused=" and ".join(unused),
+            )
+        if self.query is None:
+            needs_words(self.mode)
+            bare = [kind.value for kind in self.types if kind not in own]
+            if bare:
+                raise refuse(
+                    "missing_query",
+                    "there is no embedding for {bare}; send query too, or leave it out of types",
+                    bare=" and ".join(bare),
+                )
+        return self
+
+    def question(self) -> Query:
         """The request as the core's value."""
-        return MomentSearch(
-            tuple((kind, self.types[kind]) for kind in EmbeddingType if kind in self.types),
+        query, own = self.query or "", self.embeddings or {}
+        kinds = [kind for kind in EmbeddingType if kind in self.types]
+        search = MomentSearch(
+            tuple((kind, self.types[kind]) for kind in kinds),
             self.top_k,
             self.min_similarity,
             self.mode,
-            "" if self.mode == SearchMode.SEMANTIC else self.query,
+            "" if self.mode == SearchMode.SEMANTIC else query,
             self.explain,
             self.filter,
             self.context,
         )
+        return Query(query, search, tuple((kind, own[kind]) for kind in kinds if kind in own))
 
 
 class MomentEvidence(BaseModel):
@@ -126,6 +183,6 @@ class FoundMoment(BaseModel):
 class MomentsResponse(BaseModel):
     """Moments, best first."""
 
-    query: str
+    query: str | None = Field(description="As asked; null where only embeddings were sent.")
     moments: list[FoundMoment]
     timestamp: Timestamp = Field(default_factory=now)

@@ -25,7 +25,7 @@ from deployments.core.segments import EmbeddingType, Hit, Id, SearchMode
 
 SCALE_DEPTH = 100
 SEMANTIC_SHARE = {SearchMode.SEMANTIC: 1.0, SearchMode.KEYWORD: 0.0, SearchMode.HYBRID: 0.75}
-SUPPORT = 0.3
+SUPPORT = 0.1
 NEARBY_S = 30.0
 NEARLY_TOUCHING_S = 3.0
 ALMOST_AS_STRONG = 0.9

@@ -58,7 +58,7 @@ def with_timestamp(document: Json) -> Json:
     return b'%b,"timestamp":"%b"}' % (document[:-1], now().encode())
 
 
-def search_response_json(query: str, embedding_type: EmbeddingType, answer: Json) -> Json:
+def search_response_json(query: str | None, embedding_type: EmbeddingType, answer: Json) -> Json:
     """A SearchResponse around what answer_json gave."""
     head = orjson.dumps({"query": query, "embedding_type": embedding_type})
     return with_timestamp(b"%b,%b" % (head[:-1], answer[1:]))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from deployments.core import cursors
 from deployments.core.fields import (
@@ -18,11 +18,27 @@ from deployments.core.fields import (
     refuse,
 )
 from deployments.core.filter_schema import FilterIn
-from deployments.core.segments import EmbeddingType, Search, SearchMode, SegmentName
+from deployments.core.own_vectors import Embedding
+from deployments.core.segments import EmbeddingType, Query, Search, SearchMode, SegmentName
 from deployments.core.shapes import Shape
 
 DUPLICATE_COSINE = 0.95
 MOST_QUERIES = 100
+
+OWN_QUERY = (
+    "A vector to compare with instead of the query's, made elsewhere with the model of the index: "
+    "numbers, or base64 of little-endian float32. It is normalised."
+)
+
+
+def needs_words(mode: SearchMode) -> None:
+    """Refuse a mode that compares words in a search that has a vector only."""
+    if mode != SearchMode.SEMANTIC:
+        raise refuse(
+            "missing_query",
+            "mode {mode} compares words; send query too, or set mode to semantic",
+            mode=mode.value,
+        )
 
 
 class SearchOptions(BaseModel):
@@ -157,11 +173,19 @@ class SearchRequest(SearchOptions):
                     "highlight": True,
                     "context": 2,
                 },
-            ]
+                {"embedding": [0.12, -0.43, 0.08, 0.89], "embedding_type": "frame"},
+            ],
+            "anyOf": [{"required": ["query"]}, {"required": ["embedding"]}],
         },
     )
 
-    query: Text
+    embedding: Embedding | None = Field(default=None, description=OWN_QUERY)
+    query: Text | None = Field(
+        default=None,
+        validate_default=True,
+        description="Required unless there is an `embedding`; with both, its words count where "
+        "words do: in keyword and hybrid search, and for `highlight`.",
+    )
     mode: SearchMode = Field(
         default=SearchMode.SEMANTIC, description="Rank by meaning, by words (BM25), or by both."
     )
@@ -169,11 +193,31 @@ class SearchRequest(SearchOptions):
         default=False, description="Tell where each result has words of the query."
     )
 
-    def search(self) -> Search:
+    @field_validator("query")
+    @classmethod
+    def _check_query(cls, query: str | None, others: ValidationInfo) -> str | None:
+        if query is None and others.data.get("embedding", b"") is None:
+            raise refuse("missing", "is required, unless there is an embedding")
+        return query
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.query is None:
+            needs_words(self.mode)
+            if self.highlight:
+                raise refuse("missing_query", "highlight shows words of the query; send query too")
+        return self
+
+    def question(self) -> Query:
         """The request as the core's value. Raises InvalidInput for a wrong cursor."""
+        query = self.query or ""
         counts = self.highlight or self.mode != SearchMode.SEMANTIC
-        text = self.query if counts else ""
-        return self._search(self.mode, text, self.query, highlight=self.highlight)
+        ranking = [self.query] if self.embedding is None else [self.query, self.embedding]
+        search = self._search(
+            self.mode, query if counts else "", *ranking, highlight=self.highlight
+        )
+        own = () if self.embedding is None else ((self.embedding_type, self.embedding),)
+        return Query(query, search, own)
 
 
 class BatchRequest(BaseModel):

@@ -76,7 +76,7 @@ class SearchResult(BaseModel):
 class SearchResponse(BaseModel):
     """Results, best first."""
 
-    query: str
+    query: str | None = Field(description="As asked; null where only an embedding was sent.")
     embedding_type: EmbeddingType
     results: list[SearchResult]
     exhausted: bool | None = Field(

@@ -29,6 +29,7 @@ class SegmentRow:
     metadata: str
     """JSON."""
     text_hash: bytes
+    """Of the text; with a vector of the caller's own, followed by that of the vector."""
 
     def same_as(self, other: "StoredRow") -> bool:
         """Whether storing this over `other` would change nothing, not even an id's form."""
@@ -70,6 +71,11 @@ def text_hash(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=HASH_BYTES).digest()
 
 
+def is_own(hashed: bytes) -> bool:
+    """Whether the row with this `text_hash` has a vector that its caller made, not the text's."""
+    return len(hashed) > HASH_BYTES
+
+
 def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
     """The segment as a row. Raises InvalidInput for what can't be stored and given back exactly."""
     where = f"segment {segment.id!r}"
@@ -81,6 +87,10 @@ def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
     metadata = _metadata_json(where, segment.metadata)
     try:
         hashed = text_hash(segment.text)
+        if segment.embedding is not None:
+            # Equal for an equal text and vector only, so that neither stands for the other's row,
+            # nor for that of the same text with the model's vector.
+            hashed += blake2b(segment.embedding, digest_size=HASH_BYTES).digest()
         metadata.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(

@@ -12,6 +12,7 @@ from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     Id,
+    ModelIdentity,
     Models,
     Upsert,
     UpsertResult,
@@ -74,7 +75,9 @@ def prepare(request: Upsert, models: Models) -> PreparedUpsert:
                 f"id {row.segment_id!r}; each segment of a request needs an id of its own."
             )
     kind = EmbeddingType(request.embedding_type)
-    vectors = _checked_vectors(request, models[kind].dimension)
+    vectors = _checked_vectors(request, models[kind].dimension) | _own_vectors(
+        request, models[kind]
+    )
     for position in request.truncated_positions:
         if position not in vectors:
             raise InvalidInput(f"truncated position {position} is none of the vectors' positions.")
@@ -105,6 +108,26 @@ def _checked_vectors(request: Upsert, dimension: int) -> dict[int, bytes]:
     checked = unit_vectors(request.vectors, dimension)
     stored = checked.astype("<f4", copy=False)
     return {position: vector.tobytes() for position, vector in zip(positions, stored, strict=True)}
+
+
+def _own_vectors(request: Upsert, model: ModelIdentity) -> dict[int, bytes]:
+    own = {
+        position: segment.embedding
+        for position, segment in enumerate(request.segments)
+        if segment.embedding is not None
+    }
+    if not own:
+        return {}
+    dimension = model.dimension
+    for position, embedding in own.items():
+        if len(embedding) != 4 * dimension:
+            raise InvalidInput(
+                f"the embedding of segment {position} has {len(embedding) // 4} numbers, but the "
+                f"{request.embedding_type} index has vectors of {dimension} (model {model.name})."
+            )
+    stacked = np.frombuffer(b"".join(own.values()), "<f4").reshape(-1, dimension)
+    checked = unit_vectors(stacked.astype(np.float32, copy=False), dimension).astype("<f4")
+    return {position: vector.tobytes() for position, vector in zip(own, checked, strict=True)}
 
 
 def unit_vectors(vectors: Vectors, dimension: int) -> Vectors:

@@ -95,14 +95,17 @@ class Segment:
     start_time: float | int | None = None
     end_time: float | int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    embedding: bytes | None = None
+    """Of a segment to store: its vector, if the caller made it, as little-endian float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
     """Segments of one media item to store, with the vectors that are known so far.
 
-    `vectors[i]` belongs to `segments[vector_positions[i]]`. A segment without a vector is stored
-    only if the store already has one for the same text in the same media item and type.
+    `vectors[i]` belongs to `segments[vector_positions[i]]`, which has no `embedding` of its own. A
+    segment without a vector is stored only if the store already has one for the same text in the
+    same media item and type.
     `truncated_positions` are those of the encoded segments whose text exceeded the model's limit.
     With `replace`, the segments become the media item's only ones of that type.
     """
@@ -165,6 +168,11 @@ class Search:
     highlight: bool = False
     """Whether to tell where each hit has terms of `text`."""
 
+    @property
+    def embedding_types(self) -> tuple[EmbeddingType, ...]:
+        """The indices that are searched: one."""
+        return (self.embedding_type,)
+
 
 @dataclass(frozen=True, slots=True)
 class MomentSearch:
@@ -183,13 +191,22 @@ class MomentSearch:
     filter: Filter | None = None
     context: int = 0
 
+    @property
+    def embedding_types(self) -> tuple[EmbeddingType, ...]:
+        """The indices that are searched."""
+        return tuple(kind for kind, _ in self.weights)
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A text to encode, and where to look for what is near to it."""
+    """A text to encode, and where to look for what is near to it.
+
+    For a type in `embeddings` the vector there, little-endian float32, takes the text's place.
+    """
 
     text: str
     search: Search | MomentSearch
+    embeddings: tuple[tuple[EmbeddingType, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,16 @@ def test_lists(service):
     assert [each["metadata"]["segment_id"] for each in segments] == [1, 2, 3]
     assert segments[1]["metadata"]["course"] == {"name": "features", "of": "features/a"}
     assert service.get("/media/features/segments").status_code == 404
+
+
+def test_vectors_that_were_made_elsewhere(service):
+    own = {name: [float(name == place) for place in range(384)] for name in range(3)}
+    segments = [{"id": name, "embedding": vector} for name, vector in own.items()]
+    for changed in (3, 0):
+        assert service.embed("features own", segments, kind="frame")["changed"] == changed
+    wanted = {"embedding_type": "frame", "filter": {"media_item_id": "features own"}}
+    answer = ask(service, **wanted, embedding=[1, 2, 0.5, *[0] * 381])
+    assert [segment for _, segment in found(answer)] == [1, 0, 2]
+    fields = {"embeddings": {"frame": own[2]}, "types": {"frame": 1}, "mode": "semantic"}
+    moments = ask(service, "/search/moments", **wanted, **fields)["moments"]
+    assert moments[0]["evidence"]["frame"][0]["metadata"]["segment_id"] == 2

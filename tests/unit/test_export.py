@@ -26,6 +26,7 @@ from storage_samples import (
     segment,
     store_segments,
     stored,
+    upsert_of,
     vector_of,
     with_vectors,
 )
@@ -41,7 +42,7 @@ from deployments.core.errors import (
 )
 from deployments.core.export import Format, export_folder, import_file
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segments import EmbeddingType, ModelIdentity, Segment, Upsert
+from deployments.core.segments import EmbeddingType, ModelIdentity, Segment, Upsert, UpsertResult
 
 SUFFIXES = ["jsonl", "parquet"]
 
@@ -123,6 +124,33 @@ def test_everything_comes_back_exactly(filled: SegmentIndex, file: Path, new: Pa
         assert find(index, "metadata", top_k=1)[0].segment == ODD[5]
         assert find(index, "metadata", top_k=1)[0].cosine == 1.0
         assert repr(stored(index)[1, -(2**63)].start_time) == "-0.0"
+
+
+def test_vectors_that_are_not_those_of_their_texts_stay_so(
+    index: SegmentIndex, file: Path, new: Path
+) -> None:
+    own = {"embedding": vector_of("an image").tobytes()}
+    segments = [Segment(1, "", **own), Segment(2, "chart", **own), Segment(3, "chart")]
+    store_segments(index, 1, *segments, kind=FRAME)
+    export_folder(index.folder, file)
+    assert import_file(file, new).stored.changed == 3
+    assert import_file(file, new).stored.changed == 0
+    assert rows(new) == rows(index.folder)
+    with SegmentIndex.open(new, MODEL) as again:
+        request = upsert_of(1, *segments, kind=FRAME)
+        assert again.apply([request]) == [UpsertResult(stored=3)]
+
+
+def test_parquet_from_before_there_were_other_vectors(
+    filled: SegmentIndex, tmp_path: Path, new: Path
+) -> None:
+    path = tmp_path / "x.parquet"
+    export_folder(filled.folder, path)
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.drop_columns(["own_vector"]), path)
+    assert import_file(path, new).stored.changed == 12
+    filled.close()
+    assert rows(new) == rows(filled.folder)
 
 
 def test_a_second_round_trip_is_the_same_file(
@@ -212,6 +240,7 @@ def test_json_lines_can_be_read_by_hand(index: SegmentIndex, tmp_path: Path) -> 
         "text": "RSI ü",
         "metadata": {"speaker": "A"},
         "truncated": False,
+        "own_vector": False,
     }
     assert "RSI ü" in line
 
@@ -235,6 +264,7 @@ def test_parquet_has_a_column_for_each_field(index: SegmentIndex, tmp_path: Path
         "text": "RSI",
         "metadata": '{"speaker":"A"}',
         "truncated": False,
+        "own_vector": False,
     }
     header = json.loads(table.schema.metadata[b"embeddings-service"])
     assert header["models"]["frame"]["name"] == "sample-model"

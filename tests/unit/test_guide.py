@@ -4,7 +4,6 @@ import re
 from urllib.parse import urljoin
 
 import pytest
-from documents import GUIDE
 from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
@@ -13,6 +12,7 @@ from deployments.guide.markdown import Heading, headings, render
 from deployments.guide.pages import Guide
 from deployments.ingress import create_app
 from deployments.secure_headers import PAGES
+from tests.documents import GUIDE
 
 NAMES = sorted(path.stem for path in GUIDE.glob("*.md") if path.stem != "index")
 PATHS = ["/guide", *(f"/guide/{name}" for name in NAMES)]

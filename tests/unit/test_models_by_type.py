@@ -101,7 +101,7 @@ def test_vectors_and_queries_of_another_type_s_dimension_are_refused(own: Segmen
         own.search([Search(TRANSCRIPT, 1)] * 2, [VECTORS[TRANSCRIPT][0], of_frames[0]])
     search = MomentSearch(((TRANSCRIPT, 1.0), (FRAME, 1.0)), 1, mode=SearchMode.SEMANTIC)
     with pytest.raises(InvalidInput, match=r"expected \(rows, 8\)"):
-        own.reads.moments([search], VECTORS[TRANSCRIPT][:1])
+        own.reads.moments([search], VECTORS[TRANSCRIPT][:2])
 
 
 def test_a_backup_and_its_verification_know_each_model(own: SegmentIndex, tmp_path: Path) -> None:

@@ -12,14 +12,16 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_damage import flip_text
-from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, store_segments, vectors_of
+from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, store_segments, vector_of, vectors_of
 from test_ingress import RecordingBackend, assert_problem
 
+from deployments.core import query_vectors
 from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.filters import Column, IdIn
 from deployments.core.moment_reads import FoundMoment
 from deployments.core.moment_schemas import MomentsResponse
-from deployments.core.moments import Moment, find_moments
+from deployments.core.moments import SUPPORT, Moment, find_moments
+from deployments.core.query_vectors import needs_encoding
 from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
@@ -110,7 +112,7 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
             for other, (start, end) in sorted(timed.items()):
                 gap = max(0.0, max(start, span[0]) - min(end, span[1]))
                 total += strength[other] ** 2 * math.exp(-gap / 30) if other != number else 0.0
-            score[number] = strength[number] + 0.3 * math.sqrt(total)
+            score[number] = strength[number] + SUPPORT * math.sqrt(total)
         order = sorted(
             timed,
             key=lambda n: (-round(score[n], 9), -strength[n], timed[n], kind_of[n], n),
@@ -233,7 +235,8 @@ def search(**changes: Any) -> MomentSearch:
 
 
 def find(index: SegmentIndex, text: str, **changes: Any) -> list[FoundMoment]:
-    (found,) = index.reads.moments([search(**changes)], vectors_of([text]))
+    wanted = search(**changes)
+    (found,) = index.reads.moments([wanted], vectors_of([text] * len(wanted.embedding_types)))
     return found
 
 
@@ -279,9 +282,24 @@ def test_types_similarities_and_filters_choose_the_hits(index: SegmentIndex) -> 
 
 def test_searches_of_both_kinds_share_a_call(index: SegmentIndex) -> None:
     asked = [search(top_k=1), Search(FRAME, 5), search(weights=((CLIP, 1.0),))]
-    answers = answers_json(index.reads, asked, vectors_of(["line 5", "a chart", "x"]))
+    texts = ["line 5", "line 5", "line 5", "a chart", "x"]
+    answers = answers_json(index.reads, asked, vectors_of(texts))
     assert [b'"start_time":50' in answers[0], b'"results":' in answers[1]] == [True, True]
     assert b"without times" in answers[2]
+
+
+@pytest.mark.parametrize("fields", [{}, {"query": None, "types": {"transcript": 1, "frame": 1}}])
+def test_moments_by_vectors_of_the_caller_s(index: SegmentIndex, fields: dict[str, Any]) -> None:
+    own = {"transcript": vector_of("line 5").tolist(), "frame": vector_of("a chart").tolist()}
+    response, _ = post(index, embeddings=own, mode="semantic", top_k=2, **fields)
+    found = [each["evidence"] for each in response.json()["moments"]]
+    best = {
+        evidence["metadata"]["text"]: evidence["similarity"]
+        for by_type in found
+        for each in by_type.values()
+        for evidence in each
+    }
+    assert (best["line 5"], best["a chart"]) == pytest.approx((1, 1))
 
 
 def test_a_damaged_row_is_refused(index: SegmentIndex, tmp_path: Path) -> None:
@@ -302,7 +320,9 @@ class FindingBackend(RecordingBackend):
 
     async def search(self, query: Query) -> bytes:
         self.asked.append(query)
-        (answer,) = answers_json(self._reads, [query.search], vectors_of([query.text]))
+        encoded = vector_of(query.text) if needs_encoding(query) else None
+        compared = query_vectors.vectors_of(query, encoded, MODEL)
+        (answer,) = answers_json(self._reads, [query.search], query_vectors.compact(compared))
         return answer
 
 

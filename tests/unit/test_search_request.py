@@ -139,4 +139,4 @@ def test_the_last_page_has_no_next_cursor(client, backend):
 def test_the_documented_examples_are_requests(client):
     document = client.get("/openapi.json").json()["components"]["schemas"]
     for example in document["SearchRequest"]["examples"]:
-        assert SearchRequest.model_validate(example).search() is not None
+        assert SearchRequest.model_validate(example).question() is not None

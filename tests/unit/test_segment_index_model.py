@@ -31,6 +31,7 @@ from deployments.core.segments import (
     Segment,
     Upsert,
     UpsertResult,
+    Vectors,
 )
 
 MEDIA = st.sampled_from([1, "1", 2, "two"])
@@ -44,6 +45,7 @@ SEGMENTS = st.lists(
         st.sampled_from([None, 0, 0.0, 1.5]),
         st.none(),
         st.sampled_from([{}, {"tag": 1}, {"tag": 1.0}]),
+        st.sampled_from([None, None, None, *(vector_of(name).tobytes() for name in ("x", "y"))]),
     ),
     max_size=6,
     unique_by=lambda each: str(each.id),
@@ -66,7 +68,12 @@ class Row:
     @property
     def shown(self) -> str:
         # repr tells 1 from 1.0 and "1".
-        return repr((self.media_item_id, self.segment))
+        return repr((self.media_item_id, replace(self.segment, embedding=None)))
+
+    @property
+    def vector(self) -> Vectors:
+        own = self.segment.embedding
+        return vector_of(self.segment.text) if own is None else np.frombuffer(own, np.float32)
 
 
 Key = tuple[EmbeddingType, str, str]
@@ -82,9 +89,14 @@ class Model:
 
     def upsert(self, request: Upsert, known: bool) -> UpsertResult:
         kind, media = request.embedding_type, request.media_item_id
-        texts = {self.rows[key].segment.text for key in self.of_media(kind, media)}
+        stored = [self.rows[key].segment for key in self.of_media(kind, media)]
+        texts = {each.text for each in stored if each.embedding is None}
         if not known:
-            absent = [i for i, each in enumerate(request.segments) if each.text not in texts]
+            absent = [
+                i
+                for i, each in enumerate(request.segments)
+                if each.embedding is None and each.text not in texts
+            ]
             if absent:
                 return UpsertResult(missing=tuple(absent))
         changed = removed = 0
@@ -119,7 +131,7 @@ class Model:
         )
         if not rows:
             return []
-        cosines = cosines_of(vectors_of(row.segment.text for row in rows), vector_of(text))
+        cosines = cosines_of(np.array([row.vector for row in rows]), vector_of(text))
         best = np.argsort(-cosines, kind="stable")[: search.top_k]
         return [
             (float(cosines[i]), rows[i].shown)

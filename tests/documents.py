@@ -6,14 +6,14 @@ from pathlib import Path
 
 from deployments.guide.markdown import headings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "deployments" / "web" / "guide"
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted(GUIDE.glob("*.md")),
     ROOT / "data/samples/README.md",
 ]
-_FENCE = re.compile(r"^```(.*)$\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
