@@ -56,8 +56,8 @@ def console() -> "Console":
     """Where tables go: as wide as the terminal, or wide enough for a file."""
     from rich.console import Console
 
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=FILE_WIDTH)
+    made = Console(highlight=False, markup=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, width=FILE_WIDTH)
 
 
 def index_folder(given: Path | None) -> Path:

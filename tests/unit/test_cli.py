@@ -166,6 +166,22 @@ def test_options_of_a_search_become_a_request() -> None:
     assert (done.exit_code, done.stdout) == (0, expected)
 
 
+def test_brackets_in_what_is_stored_are_shown_as_they_are() -> None:
+    metadata = {"media_item_id": "[b]1[/b]", "segment_id": 1, "text": "a [/red] b"}
+    metadata |= {"start_time": None, "end_time": None}
+    result = {"similarity": 0.9, "distance": 0.1, "metadata": metadata}
+    moment = {"media_item_id": "[b]1[/b]", "start_time": None, "end_time": None, "score": 1}
+    moment |= {"evidence": {"clip": [result]}}
+    with server(200, {}, json.dumps({"moments": [moment], "results": [result]}).encode()) as (
+        url,
+        _,
+    ):
+        for kind in ("all", "clip"):
+            shown = run("search", "x", "--type", kind, "--url", url).stdout
+            assert "[b]1[/b]" in shown
+            assert "a [/red] b" in shown
+
+
 def test_all_types_are_searched_for_moments() -> None:
     with server(200, {}, b'{"moments": []}') as (url, asked):
         assert run("search", "x", "--type", "all", "--url", url).exit_code == 0
