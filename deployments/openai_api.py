@@ -233,7 +233,9 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
         responses=_error_responses(UnknownModel, NotReady, DeadlineExceeded),
         summary="Describe the model",
     )
-    async def retrieve_model(model: Annotated[str, Path(examples=["all-MiniLM-L6-v2"])]) -> Model:
+    async def retrieve_model(
+        model: Annotated[str, Path(description="Its name.", examples=["all-MiniLM-L6-v2"])],
+    ) -> Model:
         """The model, by the name that `GET /v1/models` gives."""
         served = await backend.model()
         _check_model(model, served)
