@@ -24,6 +24,7 @@ from deployments.core.errors import (
 )
 from deployments.core.exposure import check_exposure
 from deployments.core.media_lists import MediaList, SegmentList
+from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -166,6 +167,16 @@ class ServeBackend:
             what="the index",
             timeout_s=self._timeout_s,
             repeatable=False,
+        )
+
+    async def migrate(self, request: MigrationRequest) -> MigrationStatus | None:
+        """Change the model, or tell how far that is."""
+        # Not repeated once it may have begun: a second switch or rollback would be refused.
+        return await call(
+            lambda: self._index.migrate.remote(request),
+            what="the index",
+            timeout_s=self._timeout_s,
+            repeatable=request.act is Act.STATUS,
         )
 
     async def media(self, wanted: MediaList) -> Json:
