@@ -40,7 +40,7 @@ class Pool:
             self.runs.set()
 
     @property
-    def model(self):
+    def models(self):
         return self
 
     def remote(self):
