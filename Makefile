@@ -58,8 +58,8 @@ bench-overload: $(VENV)/.installed ## Ask for four times of what it can do, for 
 bench-backfill: $(VENV)/.installed ## Measure a backfill by a Ray job that is killed once; DATA=folder for real texts
 	$(BIN)/python -m tests.bench.backfill $(if $(DATA),--data $(DATA))
 
-eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets
-	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA))
+eval: $(VENV)/.installed ## Measure the quality of answers; DATA=folder of data sets, RESULTS=file.md to keep the tables
+	$(BIN)/python -m tests.eval $(if $(DATA),--data $(DATA)) $(if $(RESULTS),--markdown $(RESULTS))
 
 nodes: $(VENV)/.installed ## Kill nodes of a cluster under load, and look for lost writes and wrong answers
 	$(BIN)/python -m pytest -s tests/cluster

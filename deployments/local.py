@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +63,7 @@ PORT_BLOCKS = 600
 
 START_TIMEOUT_S = 300
 LOAD_BATCH = 100
+DEFAULT_URL = "http://127.0.0.1:8004"
 EXAMPLES = (
     ("transcript", "relative strength index overbought"),
     ("frame", "price chart with a moving average crossover"),
@@ -78,22 +80,35 @@ def main() -> int:
     parser.add_argument("--samples", type=Path, default=Path("data/samples"))
     parser.add_argument("--log", type=Path, default=Path("data/processed/serve.log"))
     options = parser.parse_args()
+    return run(options.config, options.log, options.samples)
+
+
+def run(config: Path, log: Path, samples: Path | None) -> int:
+    """Serve until Ctrl-C; returns the exit code.
+
+    Fills an empty index with `samples`, if given, and shows some searches in them.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    url = url_of(options.config)
-    console.print(f"Starting Ray Serve; its log is {options.log} …", markup=False)
-    child = start(options.config, options.log)
+    console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
     try:
+        child = start(config, log)
+    except StartError as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+    try:
+        url = url_of(config)
         settings = Settings.load()
         key = settings.client_key()
         headers = {} if key is None else {"X-API-Key": key}
         wait_until_ready(url, child, headers=headers)
-        with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
-            writes = key is None or settings.embeddings_api_key is not None
-            if writes and client.get("/stats").json()["total_vectors"] == 0:
-                load_samples(client, options.samples)
-            _show_examples(client)
-        _show_directions(url, options.log, "" if key is None else ' -H "X-API-Key: …"')
+        if samples is not None:
+            with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
+                writes = key is None or settings.embeddings_api_key is not None
+                if writes and client.get("/stats").json()["total_vectors"] == 0:
+                    load_samples(client, samples)
+                _show_examples(client)
+        _show_directions(url, log, "" if key is None else ' -H "X-API-Key: …"')
         child.wait()
         raise StartError("The service ended by itself.")
     except KeyboardInterrupt:
@@ -102,8 +117,8 @@ def main() -> int:
         console.print("\nStopping …")
         return 0
     except StartError as error:
-        console.print(f"{error} The end of {options.log}:\n", style="red", markup=False)
-        console.print(_tail(options.log), markup=False)
+        console.print(f"{error} The end of {log}:\n", style="red", markup=False)
+        console.print(_tail(log), markup=False)
         return 1
     finally:
         stop(child)
@@ -276,20 +291,31 @@ def _tail(log: Path) -> str:
 
 
 def _show_directions(url: str, log: Path, header: str) -> None:
+    commands, serve = (_typed(name) for name in ("embeddings-service", "serve"))
+    where = "" if url == DEFAULT_URL else f" --url {url}"
     console.print(
         f"""
 The service is up.
   Search page              {url}/
   API, to read and try     {url}/docs
   A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'{header}
-  State of its parts       RAY_AUTH_MODE=token .venv/bin/serve status
+  From the command line    {commands} search "when is a stock overbought?"{where}
+  State of its parts       RAY_AUTH_MODE=token {serve} status
   Log                      {log}
   Stop                     Ctrl-C; everything stored stays
-  Remove all stored data   make clear, after stopping
+  Remove all stored data   rm -r {Settings.load().faiss_index_dir}, after stopping
 """,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _typed(command: str) -> str:
+    """What to type in this folder to run a command of this environment."""
+    path = Path(sys.executable).with_name(command)
+    if shutil.which(command) == str(path):
+        return command
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:

@@ -237,7 +237,9 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
         responses=_error_responses(UnknownModel, NotReady, DeadlineExceeded),
         summary="Describe a model",
     )
-    async def retrieve_model(model: Annotated[str, Path(examples=["all-MiniLM-L6-v2"])]) -> Model:
+    async def retrieve_model(
+        model: Annotated[str, Path(description="Its name.", examples=["all-MiniLM-L6-v2"])],
+    ) -> Model:
         """A model, by the name that `GET /v1/models` gives."""
         return _model_document(_chosen(model, await backend.models()))
 

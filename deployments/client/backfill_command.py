@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from deployments.client.options import AsJson, absolute, print_json
+from deployments.client.options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    Type,
+    Url,
+    absolute,
+    print_json,
+)
 from deployments.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -19,9 +27,6 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE", help="Files, folders, patterns, or URLs such as s3://bucket/*.jsonl."
     ),
-]
-Type = Annotated[
-    Literal["transcript", "frame", "clip"], typer.Option("--type", help="What the segments are.")
 ]
 Map = Annotated[
     list[str] | None,
@@ -68,16 +73,6 @@ QuarantineFile = Annotated[
 Progress = Annotated[
     Path | None, typer.Option(help="Remembers what is done, for when it runs again.")
 ]
-Url = Annotated[str, typer.Option(envvar="EMBEDDINGS_SERVICE_URL", help="The service.")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
-        envvar="EMBEDDINGS_API_KEY",
-        help="Sent with each request; of several the first.",
-        show_default=False,
-    ),
-]
-
 OF_HTTP = ("url", "api_key")
 """Parameters that only the way by HTTP has."""
 
@@ -128,7 +123,7 @@ def backfill(
     progress: Progress = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    url: Url = "http://localhost:8004",
+    url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """Store segments from JSONL, CSV, Parquet, SRT and WebVTT files.

@@ -26,6 +26,8 @@ T = TypeVar("T")
 EmbeddingType = Literal["transcript", "frame", "clip"]
 Mode = Literal["semantic", "keyword", "hybrid"]
 
+DEFAULT_URL = "http://localhost:8004"
+
 ENCODE_SIZE = 256
 """Texts of a request for their vectors."""
 

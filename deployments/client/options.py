@@ -4,15 +4,60 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from deployments.client.calls import DEFAULT_URL as DEFAULT_URL
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deployments.client.sync_client import Client
+
+FILE_WIDTH = 120
+"""Characters of a line that doesn't go to a terminal."""
+
 
 IndexDir = Annotated[
     Path | None,
     typer.Option(help="The index folder; FAISS_INDEX_DIR if not given.", show_default=False),
 ]
+Url = Annotated[str, typer.Option(envvar="EMBEDDINGS_SERVICE_URL", help="The service.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="EMBEDDINGS_API_KEY",
+        help="Sent with each request; of several the first.",
+        show_default=False,
+    ),
+]
+Type = Annotated[
+    Literal["transcript", "frame", "clip"], typer.Option("--type", help="What the segments are.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def connect(url: str, api_key: str | None, *, attempts: int = 2) -> "Client":
+    """A client for the options given; somebody waits, so it soon gives up.
+
+    Raises typer.BadParameter for what can't be used.
+    """
+    from deployments.client.sync_client import Client
+    from deployments.client.transport import Retries
+
+    try:
+        return Client(url, api_key or "", retries=Retries(attempts))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def console() -> "Console":
+    """Where tables go: as wide as the terminal, or wide enough for a file."""
+    from rich.console import Console
+
+    made = Console(highlight=False, markup=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, width=FILE_WIDTH)
 
 
 def index_folder(given: Path | None) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from deployments.client.calls import Call
+from deployments.client.calls import DEFAULT_URL, Call
 from deployments.client.errors import (
     BY_STATUS,
     EmbeddingsError,
@@ -25,7 +25,6 @@ from deployments.client.errors import (
 
 T = TypeVar("T")
 
-DEFAULT_URL = "http://localhost:8004"
 CONNECT_TIMEOUT_S = 5.0
 
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.eval import beir, exact, moments, sts
 from tests.eval.client import Client, EvaluationError
 from tests.eval.datasets import MissingData
 from tests.eval.measures import Measure, Outcome
-from tests.eval.report import print_table, write_json
+from tests.eval.report import as_markdown, print_table, write_json
 from tests.serve.service import Service
 
 EVALUATIONS = ("sts", "exact", "beir", "moments")
@@ -56,6 +57,9 @@ def main() -> int:
         print_table(outcome.measures, console)
     if options.json:
         write_json(options.json, outcome, about)
+    if options.markdown:
+        results = as_markdown(outcome, about["model"]["id"], date.today())
+        options.markdown.write_text(results, encoding="utf-8")
     if not outcome.measures and not outcome.failed:
         return 2
     return 0 if outcome.targets_met else 1
@@ -66,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of data sets")
     parser.add_argument("--url", help="a running service without data; else one is started")
     parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--markdown", type=Path, help="file for the results as tables")
     parser.add_argument("--only", type=_names(EVALUATIONS), default=list(EVALUATIONS))
     parser.add_argument("--modes", type=_names(beir.MODES), default=list(beir.MODES))
     return parser.parse_args()
