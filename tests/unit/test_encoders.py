@@ -49,7 +49,7 @@ class Pool:
 
 
 def send(pool):
-    return pool.model.remote()
+    return pool.models.remote()
 
 
 def in_loop(test):
