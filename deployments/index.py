@@ -38,9 +38,10 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
-from deployments.index_migrations import IndexMigrations, warn_of_other_models
+from deployments.index_migrations import Encoding, IndexMigrations, warn_of_other_models
 from deployments.logs import log_as_serve
 from deployments.metrics import IndexMetrics, Publisher
+from deployments.remote_encoding import RemoteEncoding
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,10 @@ class Index:
     has repaired it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, encoding: Encoding | None = None) -> None:
+        """`encoding` encodes for migrations; by default the Encoders do."""
         log_as_serve()
+        self._encoding = encoding
         self._settings = settings
         self._models = read_models(settings.models(), settings.embedding_precision)
         self._lock = FolderLock(settings.faiss_index_dir)
@@ -222,7 +225,8 @@ class Index:
             raise
         self._segments, self._writer = segments, (writer := GroupCommit(segments))
         if isinstance(segments, SegmentIndex):
-            self._migrations = IndexMigrations(self._settings, segments, writer)
+            encoding = self._encoding or RemoteEncoding(self._settings)
+            self._migrations = IndexMigrations(self._settings, segments, writer, encoding)
             warn_of_other_models(self._models, segments.models)
         migrations = self._migrations
         self._publisher = Publisher(

@@ -1,8 +1,11 @@
 """The change of an Index to another model, with the help of the Encoders."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
+from deployments.core.batcher import Encoded
 from deployments.core.configured_models import read_models
 from deployments.core.errors import InvalidInput, StoreError
 from deployments.core.group_commit import GroupCommit
@@ -11,22 +14,40 @@ from deployments.core.migration_loop import MigrationLoop
 from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.core.operations import Maintenance
 from deployments.core.segment_index import SegmentIndex
-from deployments.core.segments import EmbeddingType, Models
+from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.settings import Settings
-from deployments.remote_encoding import RemoteEncoding
+from deployments.core.text_encoder import TextKind
 
 logger = logging.getLogger(__name__)
+
+
+class Encoding(Protocol):
+    """Encodes for a migration: a RemoteEncoding."""
+
+    def __call__(self, model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
+        """The texts' vectors; may be called in any thread. Raises a ServiceError."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is being encoded, with NotReady."""
+        ...
 
 
 class IndexMigrations:
     """Carries out what is asked, and goes on with what was begun before a restart."""
 
-    def __init__(self, settings: Settings, segments: SegmentIndex, writer: GroupCommit) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        segments: SegmentIndex,
+        writer: GroupCommit,
+        encoding: Encoding,
+    ) -> None:
         self._settings = settings
         self._segments = segments
         self._writer = writer
-        self._encode = RemoteEncoding(settings)
-        self._migration = Migration(segments, self._apply, self._encode)
+        self._encoding = encoding
+        self._migration = Migration(segments, self._apply, encoding)
         self._loop = MigrationLoop(self._migration)
 
     def migrate(self, request: MigrationRequest) -> MigrationStatus | None:
@@ -55,7 +76,7 @@ class IndexMigrations:
 
     def close(self) -> None:
         """Stop after what is at work; a start goes on with it."""
-        self._encode.close()
+        self._encoding.close()
         self._loop.close()
 
     def _apply(self, change: Maintenance) -> int:
