@@ -191,7 +191,8 @@ def test_figures_are_those_of_the_results(document):
         measure = ("search", int(clients[1])) if clients else ("ingest", 100)
         service, design = found[*measure, "service"], found[*measure, "baseline"]
         assert [float(row[1]), float(row[2])] == pytest.approx([service, design], abs=0.5)
-        assert float(row[3]) == pytest.approx(service / design, abs=0.06)
+        # Ratios are taken round by round, so they aren't those of the medians.
+        assert float(row[3]) == pytest.approx(service / design, rel=0.03)
     results = re.findall(r"\b0\.\d{4}\b", (ROOT / "tests/eval/RESULTS.md").read_text())
     (table,) = [table for table in tables(document) if "hybrid" in table[0]]
     for row in table[1:]:
