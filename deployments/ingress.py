@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from deployments import __version__
-from deployments.access import Access, describe_access, is_trusted
+from deployments.access import Access, is_trusted
 from deployments.body_limit import BodyLimit
 from deployments.core import schemas
 from deployments.core.embed_requests import EmbedRequest, SegmentIn
@@ -25,7 +25,6 @@ from deployments.core.schemas import (
     HealthResponse,
     IndexStatus,
     LiveResponse,
-    Problem,
     StatsResponse,
     as_timestamp,
 )
@@ -42,6 +41,7 @@ from deployments.limits import check_text
 from deployments.media_routes import MediaBackend, media_routes
 from deployments.moment_routes import moment_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
+from deployments.openapi import complete_openapi
 from deployments.page_routes import page_routes
 from deployments.problems import (
     BODY_PROBLEMS,
@@ -182,7 +182,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
         """The process answers; says nothing about whether it can search."""
         return LiveResponse()
 
-    _describe_problems(app)
+    complete_openapi(app)
     return app
 
 
@@ -217,21 +217,3 @@ def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsRes
         last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
         encoder_replicas=encoder_replicas,
     )
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put the Problem schema into the OpenAPI document, and no error shape that isn't used."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generate()
-            components = document["components"]["schemas"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                components.pop(name, None)
-            definition = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components |= definition.pop("$defs", {}) | {"Problem": definition}
-            describe_access(document)
-        return app.openapi_schema or generate()
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -15,7 +15,9 @@ from deployments.core.schemas import DeleteResponse
 from deployments.core.segments import DeleteMedia, EmbeddingType
 from deployments.problems import READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 
-MediaItemId = Annotated[fields.PathName, Path(description="As stored, an integer or a string.")]
+MediaItemId = Annotated[
+    fields.PathName, Path(description="As stored, an integer or a string.", examples=["101"])
+]
 Kind = Annotated[EmbeddingType | None, Query(description="Only of this type.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many a page has at most.")]
 Cursor = Annotated[str | None, Query(description="The `next_cursor` of the page before.")]
@@ -80,7 +82,7 @@ def media_routes(backend: MediaBackend) -> APIRouter:
         summary="Remove a media item",
     )
     async def delete_media(
-        media_item_id: MediaItemId, embedding_type: EmbeddingType | None = None
+        media_item_id: MediaItemId, embedding_type: Kind = None
     ) -> DeleteResponse:
         """Removes the segments of one type, or of all, and says how many there were."""
         deleted = await backend.delete(DeleteMedia(media_item_id, embedding_type))

@@ -12,13 +12,16 @@ from starlette.exceptions import HTTPException
 from deployments.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
+    Forbidden,
     InvalidInput,
+    NotFound,
     NotReady,
     Overloaded,
     ServiceError,
     StoreDamaged,
     StoreFull,
     StoreUnwritable,
+    Unauthorized,
     UnreadableBody,
 )
 from deployments.core.schemas import Problem, field_problems
@@ -30,6 +33,26 @@ MEDIA_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="embeddings-service"'
 MAX_PROBLEMS = 20
 
+TYPICAL_DETAILS: dict[type[ServiceError], str] = {
+    UnreadableBody: "the body can't be read as JSON in UTF-8",
+    Unauthorized: "the API key isn't one of this service's",
+    Forbidden: "the API key is for reading only; this needs an EMBEDDINGS_API_KEY",
+    NotFound: "there is no media item 113",
+    InvalidInput: "body.query: must contain more than white space",
+    BodyTooLarge: "the body has more than 33554432 bytes; send fewer segments a request, or raise "
+    "EMBEDDINGS_MAX_BODY_BYTES",
+    Overloaded: "512 requests are waiting already; try again later",
+    NotReady: "the index isn't available; `serve status` tells why",
+    DeadlineExceeded: "the index didn't answer within 60 s; `serve status` tells whether it runs",
+    StoreUnwritable: "Cannot store segments: attempt to write a readonly database. Check its "
+    "permissions, mount options and disk (dmesg).",
+    StoreDamaged: "Cannot search: the store is damaged: row 17 isn't what was written. "
+    "`embeddings-service verify` lists what is damaged.",
+    StoreFull: "Cannot store segments: no space left. Free space on its disk; writes work again "
+    "without a restart.",
+}
+"""Of examples in the OpenAPI document."""
+
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response with its own status and media type."""
@@ -40,13 +63,16 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
 
 def error_response(error: ServiceError) -> Response:
     """The response for one of the service's errors."""
-    problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = CHALLENGE
-    return problem_response(problem, headers)
+    return problem_response(_problem(error), headers)
+
+
+def _problem(error: ServiceError) -> Problem:
+    return Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -61,13 +87,13 @@ def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, 
     """OpenAPI's description of what a route may answer besides success."""
     kinds: dict[int | str, dict[str, Any]] = {}
     for error in errors:
-        title = error.title
         if error.status in kinds:
-            title = f"{kinds[error.status]['description']}, or: {title}"
-        kinds[error.status] = {
-            "description": title,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
+            kinds[error.status]["description"] += f", or: {error.title}"
+        else:
+            content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+            kinds[error.status] = {"description": error.title, "content": {MEDIA_TYPE: content}}
+        example = _problem(error(TYPICAL_DETAILS[error])).model_dump(exclude_none=True)
+        kinds[error.status]["content"][MEDIA_TYPE]["examples"][error.code] = {"value": example}
     return kinds
 
 

@@ -1,9 +1,10 @@
 """The search routes: each parses, calls, and answers."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from fastapi import APIRouter
+from fastapi import Query as QueryParameter
 from fastapi.responses import Response
 
 from deployments.core.errors import (
@@ -30,6 +31,8 @@ from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, problem_responses
 from deployments.url_search import SearchByUrl
 
 MOST_BATCH_SEGMENTS = 10_000
+
+Kind = Annotated[EmbeddingType, QueryParameter(description="Which index to search.")]
 
 
 class SearchBackend(Protocol):
@@ -138,7 +141,7 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         summary="Search, under the main API's route",
     )
     async def embeddings_search(
-        request: SearchByUrl, embedding_type: EmbeddingType = EmbeddingType.TRANSCRIPT
+        request: SearchByUrl, embedding_type: Kind = EmbeddingType.TRANSCRIPT
     ) -> Response:
         """As `POST /search`, under the route by which the pipeline's main API offers it."""
         return await find(request.model_copy(update={"embedding_type": embedding_type}))

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Playwright, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, Playwright, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 APT = [["apt-get", "update", "-qq"], ["apt-get", "install", "-qq", "--yes", "chromium"]]
@@ -33,6 +34,17 @@ def install(playwright: Playwright) -> None:
             break
     if not is_there(playwright):
         sys.exit(f"The tests of the search page need a Chromium; install one of {', '.join(NAMES)}")
+
+
+def serious(page: Page) -> list[tuple[str, str, str]]:
+    """What axe-core finds in a page that keeps somebody from using it."""
+    found = Axe().run(page).response["violations"]
+    return [
+        (each["id"], node["html"], node["failureSummary"])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
 
 
 if __name__ == "__main__":

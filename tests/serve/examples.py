@@ -76,7 +76,9 @@ class Reader:
                 f"-H 'Content-Type: application/json' -d @- <<'END'\n{request}\nEND"
             )
         else:
-            printed = self._shell(example.block.text)
+            # An error is an answer only where the document shows one.
+            careful = "" if example.expected else 'curl() { command curl --fail-with-body "$@"; }\n'
+            printed = self._shell(careful + example.block.text)
         if example.expected is None:
             return
         if example.expected.language == "json":

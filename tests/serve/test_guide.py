@@ -7,9 +7,11 @@ import faiss
 import httpx
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from deployments import local
-from tests.documents import DOCUMENTS, ROOT, blocks
+from tests.documents import DOCUMENTS, GUIDE, ROOT, blocks
+from tests.serve.browser import serious
 from tests.serve.examples import Reader, examples
 from tests.serve.service import Service, operator_environment
 
@@ -24,6 +26,7 @@ NOT_EXECUTED = {
         "from langchain_openai import": "LangChain isn't installed with the tests",
         "from llama_index.embeddings": "LlamaIndex isn't installed with the tests",
     },
+    "CONTRIBUTING.md": {"make install": "makes an environment, and would run itself"},
     "deployments/web/guide/operations.md": {
         "serve run serve_config.yaml": "takes Ray's usual ports",
         "docker build": "needs Docker and a Kubernetes cluster",
@@ -111,3 +114,59 @@ def test_what_is_not_executed_is_still_there():
         texts = [example.block.text for example in found_in(ROOT / name)]
         for beginning in exceptions:
             assert any(text.startswith(beginning) for text in texts), (name, beginning)
+
+
+@pytest.fixture
+def open_guide(browser, samples):
+    """Opens the guide; at the end there is nothing that the consoles complain of."""
+    contexts, complaints = [], []
+
+    def opened(path="/guide", **options):
+        context = browser.new_context(base_url=samples.url, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_pages_can_be_read_by_everybody(open_guide, scheme, width):
+    page = open_guide(color_scheme=scheme, viewport={"width": width, "height": 740})
+    for source in GUIDE.glob("*.md"):
+        name = source.stem
+        page.goto("/guide" if name == "index" else f"/guide/{name}")
+        expect(page.locator("h1")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width, name
+        assert serious(page) == [], name
+
+
+def test_a_reader_finds_the_way(open_guide):
+    page = open_guide("/")
+    page.get_by_role("link", name="Guide").click()
+    expect(page.get_by_role("heading", name="Guide", level=1)).to_be_visible()
+    pages = page.get_by_role("navigation", name="Guide")
+    pages.get_by_role("link", name="Operations").click()
+    expect(page.get_by_role("heading", name="Operations", level=1)).to_be_visible()
+    pages.get_by_role("link", name="Sizing").click()
+    expect(page.get_by_role("heading", name="Sizing")).to_be_in_viewport()
+    assert page.url.endswith("/guide/operations#sizing")
+    page.get_by_role("link", name="engines", exact=True).click()
+    expect(page.get_by_role("heading", name="Engines")).to_be_in_viewport()
+    page.get_by_role("link", name="Search", exact=True).click()
+    expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+def test_a_phone_has_the_pages_below_the_text(open_guide):
+    page = open_guide("/guide/settings", viewport={"width": 360, "height": 740})
+    below = page.get_by_role("navigation", name="Guide")
+    expect(below).not_to_be_in_viewport()
+    page.get_by_role("link", name="Pages").click()
+    expect(below).to_be_in_viewport()

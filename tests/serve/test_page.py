@@ -9,16 +9,14 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 import requests
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from deployments import local
-from tests.serve.browser import launch_options
+from tests.serve.browser import serious
 from tests.serve.service import ROOT, Service
 
 KEY = "a-read-only-key-of-the-page"
 FULL_KEY = "a-full-key-of-the-page-tests"
-WAIT_MS = 30_000
 QUESTION = "when is a stock overbought?"
 ANSWER = "So when is a stock overbought?"
 NASTY = "<img src=x onerror=alert(1)>"
@@ -45,16 +43,6 @@ def writer(guarded):
 @pytest.fixture(scope="module")
 def samples(writer):
     local.load_samples(writer, Path(ROOT / "data/samples"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    # As long as the tests of a busy machine may take.
-    expect.set_options(timeout=WAIT_MS)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(**launch_options())
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -450,16 +438,6 @@ class TestSamples:
             assert shown["x"] + shown["width"] <= 360
         moving = "getComputedStyle(document.getElementById('progress'), '::after').animationName"
         assert page.evaluate(moving) == "none"
-
-
-def serious(page):
-    found = Axe().run(page).response["violations"]
-    return [
-        (each["id"], node["html"], node["failureSummary"])
-        for each in found
-        if each["impact"] in ("serious", "critical")
-        for node in each["nodes"]
-    ]
 
 
 def test_what_is_stored_is_shown_as_text(open_page, writer):

@@ -154,3 +154,20 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
     for block in blocks(GUIDE / "troubleshooting.md"):
         for part in block.text.strip().strip("…").split("…"):
             assert part.strip(" .:;()") in known, part
+
+
+def test_files_and_names_that_contributors_are_led_to_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    top = {path.name for path in ROOT.iterdir()}
+    paths = {each for each in re.findall(r"`([\w./*-]+)`", text) if each.partition("/")[0] in top}
+    assert len(paths) > 30
+    for path in paths:
+        assert list(ROOT.glob(path)), path
+    named = re.findall(r"`(\w+)`(?: and[^`]*`(\w+)`)? in\s+`([\w/.]+)`", text)
+    assert len(named) >= 8
+    for first, second, path in named:
+        source = (ROOT / path).read_text()
+        assert first in source, (first, path)
+        assert second in source, (second, path)
+    targets = re.findall(r"(?m)^([a-z-]+):.*##", (ROOT / "Makefile").read_text())
+    assert {*re.findall(r"\bmake ([a-z-]+)", text)} <= {*targets}
