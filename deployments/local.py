@@ -297,6 +297,7 @@ def _show_directions(url: str, log: Path, header: str) -> None:
         f"""
 The service is up.
   Search page              {url}/
+  Guide                    {url}/guide
   API, to read and try     {url}/docs
   A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'{header}
   From the command line    {commands} search "when is a stock overbought?"{where}
