@@ -13,8 +13,8 @@ from deployments.client.options import (
     AsJson,
     Url,
     connect,
-    console,
     print_json,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _print(document: Any) -> None:
             "-" if overlap is None else f"{overlap:.2f}",
             str(index["queries"]),
         )
-    console().print(table)
+    show(table)
     typer.echo(f"{_STATES[migration['state']].format(**migration)}")
     if migration["reason"]:
         typer.echo(migration["reason"])
