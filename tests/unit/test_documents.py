@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+from deployments.client.cli import app as commands
 from deployments.core.errors import ModelNotFound, ServiceError
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
@@ -198,3 +200,13 @@ def test_figures_are_those_of_the_results(document):
     for row in table[1:]:
         for figure in row[1:]:
             assert any(abs(float(figure) - float(each)) <= 0.00051 for each in results), row
+
+
+def test_every_command_and_every_option_of_backfill_is_explained():
+    found = typer.main.get_group(commands).commands
+    page = (GUIDE / "clients.md").read_text()
+    assert [name for name in found if not re.search(rf"`{name}[ `]", page)] == []
+    page = (GUIDE / "backfill.md").read_text()
+    options = [name for each in found["backfill"].params for name in each.opts if "--" in name]
+    assert len(options) > 10
+    assert [name for name in options if f"`{name}" not in page] == []
