@@ -28,8 +28,12 @@ class Encoding(Protocol):
         """The texts' vectors; may be called in any thread. Raises a ServiceError."""
         ...
 
+    def stop(self) -> None:
+        """Give up what is being encoded, with NotReady, and refuse what comes."""
+        ...
+
     def close(self) -> None:
-        """Give up what is being encoded, with NotReady."""
+        """Free what it holds; nobody calls it any more."""
         ...
 
 
@@ -76,8 +80,9 @@ class IndexMigrations:
 
     def close(self) -> None:
         """Stop after what is at work; a start goes on with it."""
-        self._encoding.close()
+        self._encoding.stop()
         self._loop.close()
+        self._encoding.close()
 
     def _apply(self, change: Maintenance) -> int:
         outcome = self._writer.submit(change).result()

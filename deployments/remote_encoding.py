@@ -30,7 +30,7 @@ class RemoteEncoding:
         self._timeout_s = settings.embeddings_timeout_s
         self._has_gpus = settings.embeddings_gpu_workers > 0
         self._encoders: Encoders | None = None
-        self._closing = threading.Event()
+        self._stopping = threading.Event()
         # With Serve's fast transport a handle works on an event loop only, and on one alone.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -39,19 +39,26 @@ class RemoteEncoding:
         self._thread.start()
 
     def __call__(self, model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
-        """The texts' vectors. Raises a ServiceError, NotReady once it is closed."""
+        """The texts' vectors. Raises a ServiceError, NotReady once it is to stop."""
+        if self._stopping.is_set():
+            raise _stopped()
         encoding = asyncio.run_coroutine_threadsafe(self._encode(model, texts, kind), self._loop)
         while not encoding.done():
-            if self._closing.wait(LOOK_S):
+            if self._stopping.wait(LOOK_S):
                 encoding.cancel()
-                raise NotReady("the index is shutting down")
+                raise _stopped()
         return encoding.result()
 
+    def stop(self) -> None:
+        """Give up what is being encoded, and refuse what comes."""
+        self._stopping.set()
+
     def close(self) -> None:
-        """Give up what is being encoded."""
-        self._closing.set()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        """Free what it holds, after `stop`, when nobody calls it any more."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     async def _encode(self, model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
         parts: list[Encoded] = await asyncio.gather(
@@ -76,3 +83,7 @@ class RemoteEncoding:
             lambda encoder: encoder.encode_anew.remote(model, texts, kind)
         )
         return encoded
+
+
+def _stopped() -> NotReady:
+    return NotReady("the index is shutting down")

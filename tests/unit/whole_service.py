@@ -51,8 +51,11 @@ class Encoding:
         assert portal is not None
         return portal.call(self.encoder.encode_anew, *arguments)
 
+    def stop(self) -> None:
+        """The Encoder goes on for longer than the Index."""
+
     def close(self) -> None:
-        """Nothing to give up: the Encoder goes on for as long as the Index."""
+        """Nothing is held."""
 
 
 class WholeService:
