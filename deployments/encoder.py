@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -17,8 +16,10 @@ from deployments.core.coalescer import Coalescer
 from deployments.core.configured_models import external_identity, is_external
 from deployments.core.errors import InvalidInput, NotReady, ServiceError
 from deployments.core.loaded_models import LoadedModels, load_model
-from deployments.core.query_vectors import compact, query_vectors, refuse_text
+from deployments.core.query_vectors import compact, query_vectors
 from deployments.core.results import Json
+from deployments.core.segment_encoder import SegmentEncoder
+from deployments.core.segment_images import SegmentImages
 from deployments.core.segments import (
     ModelIdentity,
     MomentSearch,
@@ -68,6 +69,12 @@ class Encoder:
         self._workload = Workload(self._loaded.stats)
         self._metrics = EncoderMetrics()
         metrics, loaded = self._metrics, self._loaded
+        images = SegmentImages(
+            settings.embeddings_image_root,
+            settings.embeddings_max_image_bytes,
+            settings.embeddings_max_image_pixels,
+        )
+        self._segments = SegmentEncoder(loaded, images, metrics.encoded)
         self._publisher = Publisher(lambda: metrics.publish(loaded.stats(), loaded.cache_stats()))
         self._searches: Coalescer[_Group, list[Json | ServiceError]] = Coalescer(
             self._search_index,
@@ -108,12 +115,14 @@ class Encoder:
         )
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
-        """Store segments, encoding only those whose text the index has no vector for."""
+        """Store segments, encoding only those for which the index has no vector."""
+        model = self._models[upsert.embedding_type]
+        upsert, images = await self._segments.prepare(upsert, model)
         for _ in range(MOST_ATTEMPTS):
             result = await self._apply(upsert)
             if not result.missing:
                 return result
-            upsert = await self._with_vectors(upsert, result.missing)
+            upsert = await self._segments.complete(upsert, result.missing, images, model)
         raise NotReady("the same segments are being changed by other requests; try again")
 
     async def encode(
@@ -176,25 +185,4 @@ class Encoder:
             lambda: self._index.upsert.remote(upsert, fingerprint),
             what="the index",
             timeout_s=self._timeout_s,
-        )
-
-    async def _with_vectors(self, upsert: Upsert, missing: tuple[int, ...]) -> Upsert:
-        """The upsert with the vectors of the segments at `missing` added to those it has."""
-        kind = upsert.embedding_type
-        model = self._models[kind]
-        if is_external(model.name):
-            raise refuse_text(kind, model, f"segment {missing[0]}")
-        texts = [upsert.segments[position].text for position in missing]
-        encoded = await self.encode(texts, "document", Priority.BULK, model.name)
-        vectors = encoded.vectors
-        if upsert.vectors is not None:
-            vectors = np.concatenate([upsert.vectors, vectors])
-        truncated = (
-            position for position, cut in zip(missing, encoded.truncated, strict=True) if cut
-        )
-        return replace(
-            upsert,
-            vectors=vectors,
-            vector_positions=upsert.vector_positions + missing,
-            truncated_positions=upsert.truncated_positions + tuple(truncated),
         )

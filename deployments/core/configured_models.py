@@ -43,7 +43,9 @@ def read_models(names: Mapping[EmbeddingType, str], precision: "Precision") -> M
 def _identity(name: str, precision: "Precision") -> ModelIdentity:
     if is_external(name):
         return external_identity(name)
-    from deployments.core.model_identity import read_identity, with_precision
+    from deployments.core.model_identity import read_identity, takes_images, with_precision
     from deployments.core.model_source import find_model
 
-    return with_precision(read_identity(name, find_model(name)), precision)
+    folder = find_model(name)
+    identity = read_identity(name, folder)
+    return identity if takes_images(folder) else with_precision(identity, precision)

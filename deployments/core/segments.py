@@ -97,6 +97,8 @@ class Segment:
     metadata: dict[str, Any] = field(default_factory=dict)
     embedding: bytes | None = None
     """Of a segment to store: its vector, if the caller made it, as little-endian float32."""
+    image_digest: bytes | None = None
+    """Of a segment to store: which image its vector is made of, if it isn't the text."""
 
 
 @dataclass(frozen=True, slots=True)

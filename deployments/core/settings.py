@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     embeddings_queued_tokens: int = Field(default=2_000_000, ge=1024)
     embeddings_cache_dir: Folder = Field(default=Path("~/.cache/embeddings-service"))
 
+    embeddings_image_root: Folder | None = None
+    embeddings_max_image_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    embeddings_max_image_pixels: int = Field(default=25_000_000, ge=1024)
+
     embeddings_check_interval_s: float = Field(default=86_400.0, ge=0, allow_inf_nan=False)
     embeddings_salvage: bool = False
 
