@@ -165,7 +165,9 @@ def _print(document: Any) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("index", "from", "to", "overlap@10", "queries"):
-        table.add_column(name, justify="right" if name in ("overlap@10", "queries") else "left")
+        number = name in ("overlap@10", "queries")
+        # A model may be a folder with a long path.
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for kind, index in migration["indices"].items():
         overlap = index["overlap_at_10"]
         table.add_row(
