@@ -68,7 +68,8 @@ class Index:
     def __init__(self, settings: Settings, encoding: Encoding | None = None) -> None:
         """`encoding` encodes for migrations; by default the Encoders do."""
         log_as_serve()
-        self._encoding = encoding
+        # Serve builds a replica on the event loop that its calls run on.
+        self._encoding = encoding or RemoteEncoding(settings, asyncio.get_running_loop())
         self._settings = settings
         self._models = read_models(settings.models(), settings.embedding_precision)
         self._lock = FolderLock(settings.faiss_index_dir)
@@ -225,8 +226,7 @@ class Index:
             raise
         self._segments, self._writer = segments, (writer := GroupCommit(segments))
         if isinstance(segments, SegmentIndex):
-            encoding = self._encoding or RemoteEncoding(self._settings)
-            self._migrations = IndexMigrations(self._settings, segments, writer, encoding)
+            self._migrations = IndexMigrations(self._settings, segments, writer, self._encoding)
             warn_of_other_models(self._models, segments.models)
         migrations = self._migrations
         self._publisher = Publisher(

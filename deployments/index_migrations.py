@@ -32,10 +32,6 @@ class Encoding(Protocol):
         """Give up what is being encoded, with NotReady, and refuse what comes."""
         ...
 
-    def close(self) -> None:
-        """Free what it holds; nobody calls it any more."""
-        ...
-
 
 class IndexMigrations:
     """Carries out what is asked, and goes on with what was begun before a restart."""
@@ -82,7 +78,6 @@ class IndexMigrations:
         """Stop after what is at work; a start goes on with it."""
         self._encoding.stop()
         self._loop.close()
-        self._encoding.close()
 
     def _apply(self, change: Maintenance) -> int:
         outcome = self._writer.submit(change).result()

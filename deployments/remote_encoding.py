@@ -21,22 +21,19 @@ LOOK_S = 0.2
 
 
 class RemoteEncoding:
-    """Calls the Encoders with texts and a model, behind all else that these do; from any thread.
+    """Calls the Encoders with texts and a model, behind all else that these do.
 
-    Their application is started after the Index, so it is looked for when it is needed.
+    It may be called in any thread but that of `loop`, the replica's own event loop: calls to other
+    deployments that go through a second one may never be answered. The Encoders' application is
+    started after the Index, so it is looked for when it is needed.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
         self._timeout_s = settings.embeddings_timeout_s
         self._has_gpus = settings.embeddings_gpu_workers > 0
         self._encoders: Encoders | None = None
         self._stopping = threading.Event()
-        # With Serve's fast transport a handle works on an event loop only, and on one alone.
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="remote-encoding", daemon=True
-        )
-        self._thread.start()
+        self._loop = loop
 
     def __call__(self, model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
         """The texts' vectors. Raises a ServiceError, NotReady once it is to stop."""
@@ -52,13 +49,6 @@ class RemoteEncoding:
     def stop(self) -> None:
         """Give up what is being encoded, and refuse what comes."""
         self._stopping.set()
-
-    def close(self) -> None:
-        """Free what it holds, after `stop`, when nobody calls it any more."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
 
     async def _encode(self, model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
         parts: list[Encoded] = await asyncio.gather(

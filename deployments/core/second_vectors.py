@@ -57,7 +57,10 @@ class SecondVectors:
         self._prepared = None
 
     def catch_up(self) -> bool:
-        """Give the next segments their second vector; False if all have it."""
+        """Give the next segments their second vector; whether there surely are more.
+
+        While others write without a pause there are always some more, but only a few.
+        """
         target, after = self.models(), self._done_to
         rows, last = self._index.read(
             lambda reader, _: (
@@ -71,7 +74,7 @@ class SecondVectors:
         vectors = self._encoded(rows, target)
         self._apply(Maintenance(lambda writer: _add(writer, target, rows, vectors)))
         self._done_to = rows[-1].sequence
-        return True
+        return len(rows) == BATCH_ROWS
 
     def exchange(self, note: Callable[[StoreWriter], None]) -> None:
         """Let the standby vectors and the others change places, in one transaction with `note`.

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from storage_samples import (
 
 from deployments.core import second_vectors
 from deployments.core.backup import back_up
+from deployments.core.batcher import Encoded
 from deployments.core.errors import (
     Conflict,
     InvalidInput,
@@ -59,6 +60,7 @@ from deployments.core.segments import (
     Upsert,
     UpsertResult,
 )
+from deployments.core.text_encoder import TextKind
 
 FORMAT_2 = Path(__file__).parent / "stores" / "format_2.sqlite3.gz"
 """What `folder_samples.fill` made of a new folder with the code of format 2."""
@@ -106,7 +108,10 @@ def test_every_segment_is_encoded_once_and_then_found_with_the_new_model(
     assert filled.verify() == []
 
 
-def test_its_status_says_how_far_it_is(filled: SegmentIndex, migration: Migration) -> None:
+def test_its_status_says_how_far_it_is(
+    filled: SegmentIndex, migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_vectors, "BATCH_ROWS", 2)
     assert migration.status() is None
     migration.start(NEWS)
     status = migration.status()
@@ -115,7 +120,7 @@ def test_its_status_says_how_far_it_is(filled: SegmentIndex, migration: Migratio
     migration.step()
     status = migration.status()
     assert status is not None
-    assert (status.rows_done, status.rows, status.record.overlap) == (6, 6, {})
+    assert (status.rows_done, status.rows, status.record.overlap) == (2, 6, {})
     work_off(migration)
     status = migration.status()
     assert status is not None
@@ -232,6 +237,29 @@ def test_writes_never_wait_for_many_segments(
     monkeypatch.undo()
     migration.switch()
     assert found(filled, TRANSCRIPT)[30, 2] == "two"
+
+
+def test_writes_without_a_pause_don_t_keep_it_from_its_end(
+    filled: SegmentIndex, migration: Migration
+) -> None:
+    encode = migration._second._encode
+
+    def slow(model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
+        """While anything is encoded, the next segment comes."""
+        if not filled._writing.locked():
+            write(filled, upsert_of(99, segment(len(found(filled, TRANSCRIPT)))))
+        return encode(model, texts, kind)
+
+    migration._second._encode = slow
+    migration.start(NEWS, switch_when_ready=False)
+    for _ in range(3):
+        migration.step()
+    assert phase(migration) is Phase.READY
+    migration.switch()
+    assert filled.models == NEWS
+    migration.roll_back()
+    assert filled.models == MODELS
+    assert filled.verify() == []
 
 
 def test_one_type_alone_gets_another_model(
@@ -399,8 +427,12 @@ def test_an_encoder_that_is_not_ready_costs_nothing(
 
 
 def test_one_that_failed_goes_on_when_it_is_started_again(
-    filled: SegmentIndex, migration: Migration, models: BothModels
+    filled: SegmentIndex,
+    migration: Migration,
+    models: BothModels,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(second_vectors, "BATCH_ROWS", 2)
     migration.start(NEWS)
     migration.step()
     write(filled, upsert_of(60, segment(1, "later")))
@@ -412,10 +444,11 @@ def test_one_that_failed_goes_on_when_it_is_started_again(
     status = migration.status()
     assert status is not None
     assert (status.record.phase, status.record.reason) == (Phase.FAILED, "its files are gone")
-    models.asked.clear()
+    assert len(models.stored_texts(NEW)) == 2 + 2  # the last two in vain
     migration.start(NEWS)
     work_off(migration)
-    assert models.stored_texts(NEW) == ["later"]
+    assert len(models.stored_texts(NEW)) == 2 + 2 + 5
+    assert models.stored_texts(NEW)[-1] == "later"
     status = migration.status()
     assert status is not None
     assert (status.record.phase, status.record.reason) == (Phase.SWITCHED, None)

@@ -54,9 +54,6 @@ class Encoding:
     def stop(self) -> None:
         """The Encoder goes on for longer than the Index."""
 
-    def close(self) -> None:
-        """Nothing is held."""
-
 
 class WholeService:
     """A running service; `client` asks it, `encoder` and `index` keep the calls between parts."""
