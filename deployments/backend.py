@@ -70,7 +70,7 @@ class ServeBackend:
         self._timeout_s = settings.embeddings_timeout_s
         self._encoders = encoders
         self._index = index
-        self._model: ModelIdentity | None = None
+        self._models: tuple[ModelIdentity, ...] | None = None
         self.encoder_replicas: int | None = None
         self._calls = SearchCalls()
         self._in_batches = 0
@@ -141,10 +141,12 @@ class ServeBackend:
             timeout_s=self._timeout_s,
         )
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
-        """Vectors and numbers of tokens of texts that aren't stored."""
+    async def encode(
+        self, texts: Sequence[str], kind: TextKind, priority: Priority, model: str
+    ) -> Encoded:
+        """Vectors and numbers of tokens, by one of `models`, of texts that aren't stored."""
         parts: list[Encoded] = await asyncio.gather(
-            *(self._encode(part, kind, priority) for part in _parts(texts))
+            *(self._encode(part, kind, priority, model) for part in _parts(texts))
         )
         return Encoded(
             np.concatenate([part.vectors for part in parts]),
@@ -152,11 +154,11 @@ class ServeBackend:
             tuple(chain.from_iterable(part.tokens for part in parts)),
         )
 
-    async def model(self) -> ModelIdentity:
-        """The model that encodes; the same for as long as this replica and its encoders live."""
-        if self._model is None:
-            self._model = await self._encoders.call(lambda encoder: encoder.model.remote())
-        return self._model
+    async def models(self) -> Sequence[ModelIdentity]:
+        """The models that encode; the same for as long as this replica and its encoders live."""
+        if self._models is None:
+            self._models = await self._encoders.call(lambda encoder: encoder.models.remote())
+        return self._models
 
     async def delete(self, deletion: DeleteMedia) -> int:
         """Remove segments; returns how many there were."""
@@ -212,9 +214,11 @@ class ServeBackend:
                 raise failure from None
             raise
 
-    async def _encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
+    async def _encode(
+        self, texts: Sequence[str], kind: TextKind, priority: Priority, model: str
+    ) -> Encoded:
         encoded: Encoded = await self._encoders.call(
-            lambda encoder: encoder.encode.remote(texts, kind, priority)
+            lambda encoder: encoder.encode.remote(texts, kind, priority, model)
         )
         return encoded
 

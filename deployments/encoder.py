@@ -1,8 +1,9 @@
 """The Encoder deployment: turns texts into vectors and passes them on to the Index."""
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from time import monotonic
 
@@ -10,14 +11,16 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
-from deployments.core.batcher import Encoded, Priority, TokenBatcher
+from deployments.core.batcher import Encoded, Priority
 from deployments.core.coalescer import Coalescer
+from deployments.core.configured_models import external_identity, is_external
 from deployments.core.errors import InvalidInput, NotReady, ServiceError
-from deployments.core.query_cache import QueryCache
-from deployments.core.query_vectors import compact, needs_encoding, vectors_of
+from deployments.core.loaded_models import LoadedModels, load_model
+from deployments.core.query_vectors import compact, query_vectors
 from deployments.core.results import Json
+from deployments.core.segment_encoder import SegmentEncoder
+from deployments.core.segment_images import SegmentImages
 from deployments.core.segments import (
-    EmbeddingType,
     ModelIdentity,
     MomentSearch,
     Query,
@@ -25,9 +28,10 @@ from deployments.core.segments import (
     Upsert,
     UpsertResult,
     Vector,
+    Vectors,
 )
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind, load_text_encoder
+from deployments.core.text_encoder import TextKind
 from deployments.core.workload import Workload
 from deployments.logs import log_as_serve
 from deployments.metrics import EncoderMetrics, Publisher
@@ -42,7 +46,7 @@ MOST_ATTEMPTS = 5
 changed the same segments meanwhile."""
 
 
-PROBE = Query("health check", Search(EmbeddingType.TRANSCRIPT, top_k=1))
+PROBE = "health check"
 
 _Group = tuple[list[Search | MomentSearch], list[Vector], str]
 """What was encoded together, and the ids of the requests that it is for."""
@@ -55,36 +59,23 @@ class Encoder:
         log_as_serve()
         self._timeout_s = settings.embeddings_timeout_s
         self._index = index
-        encoder = load_text_encoder(
-            settings.embedding_model,
-            device=settings.embedding_device,
-            backend=settings.embedding_backend,
-            precision=settings.embedding_precision,
-            threads=settings.embeddings_encoder_threads,
-            cache_dir=settings.embeddings_cache_dir,
-        )
-        encoder.encode(encoder.tokenize(["warm-up"], "query"))
-        self._fingerprint = encoder.identity.fingerprint
-        logger.info(
-            "Encoding with %s in %s by %s on %s",
-            encoder.identity.name,
-            settings.embedding_precision,
-            encoder.backend,
-            encoder.device,
-        )
-        self._batcher = TokenBatcher(
-            encoder,
-            bulk_encoder=encoder.for_bulk(),
-            max_batch_tokens=settings.embeddings_batch_tokens,
-            max_queued_tokens=settings.embeddings_queued_tokens,
-            # What has to wait longer would only be given up after all that time.
-            max_wait_s=settings.embeddings_timeout_s / 2,
-        )
-        self._workload = Workload(self._batcher.stats)
-        self._queries = QueryCache(self._batcher, settings.embeddings_query_cache)
+        names = settings.models()
+        self._loaded = LoadedModels(partial(load_model, settings=settings))
+        self._models = {
+            kind: external_identity(name) if is_external(name) else self._loaded.add(name).identity
+            for kind, name in names.items()
+        }
+        self._fingerprints = {kind: model.fingerprint for kind, model in self._models.items()}
+        self._workload = Workload(self._loaded.stats)
         self._metrics = EncoderMetrics()
-        metrics, batcher, queries = self._metrics, self._batcher, self._queries
-        self._publisher = Publisher(lambda: metrics.publish(batcher.stats(), queries.stats))
+        metrics, loaded = self._metrics, self._loaded
+        images = SegmentImages(
+            settings.embeddings_image_root,
+            settings.embeddings_max_image_bytes,
+            settings.embeddings_max_image_pixels,
+        )
+        self._segments = SegmentEncoder(loaded, images, metrics.encoded)
+        self._publisher = Publisher(lambda: metrics.publish(loaded.stats(), loaded.cache_stats()))
         self._searches: Coalescer[_Group, list[Json | ServiceError]] = Coalescer(
             self._search_index,
             max_in_flight=INDEX_CALLS_IN_FLIGHT,
@@ -94,66 +85,81 @@ class Encoder:
 
     async def search(self, queries: Sequence[Query]) -> list[Json | ServiceError]:
         """The answer to each query, or why it has none."""
-        encoded = iter(await self._encode_queries(filter(needs_encoding, queries)))
+        compared = await query_vectors(queries, self._models, self._encode_queries)
         answers: dict[int, Json | ServiceError] = {}
         searches, vectors = {}, []
-        for i, query in enumerate(queries):
-            try:
-                of_text = next(encoded) if needs_encoding(query) else None
-                vectors += vectors_of(query, of_text, self._batcher.encoder.identity)
-                searches[i] = query.search
-            except InvalidInput as error:
+        for i, (query, found) in enumerate(zip(queries, compared, strict=True)):
+            if isinstance(found, InvalidInput):
                 # Of its own query only; the others are other callers'.
-                answers[i] = error
+                answers[i] = found
+            else:
+                searches[i] = query.search
+                vectors += found
         if searches:
-            found = await self._submit(list(searches.values()), vectors)
-            answers |= zip(searches, found, strict=True)
+            told = await self._submit(list(searches.values()), vectors)
+            answers |= zip(searches, told, strict=True)
         return [answers[i] for i in range(len(queries))]
 
     async def check(self) -> None:
-        """Encode and search for real, past the cache and past the searches that wait."""
-        encoded = await self._batcher.encode([PROBE.text], "query", Priority.QUERY)
+        """Encode and search for real, past the caches and past the searches that wait.
+
+        Once for each model; in an index whose model runs elsewhere, with any vector.
+        """
+        kinds = {model.name: kind for kind, model in reversed(self._models.items())}
+        searches = [Search(kind, top_k=1) for kind in kinds.values()]
+        vectors = await asyncio.gather(*map(self._probe, kinds))
         await call(
-            lambda: self._index.check.remote(PROBE.search, encoded.vectors, self._fingerprint),
+            lambda: self._index.check.remote(searches, compact(vectors), self._fingerprints),
             what="the index",
             timeout_s=self._timeout_s,
         )
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
-        """Store segments, encoding only those whose text the index has no vector for."""
+        """Store segments, encoding only those for which the index has no vector."""
+        model = self._models[upsert.embedding_type]
+        upsert, images = await self._segments.prepare(upsert, model)
         for _ in range(MOST_ATTEMPTS):
             result = await self._apply(upsert)
             if not result.missing:
                 return result
-            upsert = await self._with_vectors(upsert, result.missing)
+            upsert = await self._segments.complete(upsert, result.missing, images, model)
         raise NotReady("the same segments are being changed by other requests; try again")
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
-        """The vectors of texts that aren't stored, of the shape (len(texts), dimension)."""
+    async def encode(
+        self, texts: Sequence[str], kind: TextKind, priority: Priority, model: str
+    ) -> Encoded:
+        """The vectors of texts that aren't stored, of the shape (len(texts), dimension).
+
+        `model` is the name of one of `models`.
+        """
         started = monotonic()
-        encoded = await self._batcher.encode(texts, kind, priority)
+        encoded = await self._loaded.use(model).batcher.encode(texts, kind, priority)
         self._metrics.encoded(priority, monotonic() - started)
         return encoded
 
-    async def model(self) -> ModelIdentity:
-        """The model that encodes."""
-        return self._batcher.encoder.identity
+    async def models(self) -> tuple[ModelIdentity, ...]:
+        """The models that encode."""
+        return self._loaded.identities
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
         return self._workload.read()
 
-    async def _encode_queries(self, queries: Iterable[Query]) -> Iterable[Vector]:
-        """The vectors of the queries' texts."""
-        texts = [query.text for query in queries]
-        if not texts:
-            return []
+    async def _encode_queries(self, model: str, texts: list[str]) -> Vectors:
         started = monotonic()
-        vectors = await self._queries.encode(texts)
+        vectors = await self._loaded.use(model).queries.encode(texts)
         seconds = monotonic() - started
         self._metrics.encoded(Priority.QUERY, seconds)
         logger.debug("Encoded %d queries in %.1f ms", len(texts), seconds * 1000)
         return vectors
+
+    async def _probe(self, model: str) -> Vector:
+        if is_external(model):
+            return np.eye(1, external_identity(model).dimension, dtype=np.float32)[0]
+        batcher = self._loaded.use(model).batcher
+        encoded = await batcher.encode([PROBE], "query", Priority.QUERY)
+        vector: Vector = encoded.vectors[0]
+        return vector
 
     async def _submit(
         self, searches: list[Search | MomentSearch], vectors: list[Vector]
@@ -166,7 +172,7 @@ class Encoder:
         searches = [search for group, _, _ in groups for search in group]
         vectors = compact([vector for _, vectors, _ in groups for vector in vectors])
         results = await call(
-            lambda: self._index.search.remote(searches, vectors, self._fingerprint),
+            lambda: self._index.search.remote(searches, vectors, self._fingerprints),
             what="the index",
             timeout_s=self._timeout_s,
         )
@@ -174,25 +180,9 @@ class Encoder:
         return [list(islice(rest, len(group))) for group, _, _ in groups]
 
     async def _apply(self, upsert: Upsert) -> UpsertResult:
+        fingerprint = self._fingerprints[upsert.embedding_type]
         return await call(
-            lambda: self._index.upsert.remote(upsert, self._fingerprint),
+            lambda: self._index.upsert.remote(upsert, fingerprint),
             what="the index",
             timeout_s=self._timeout_s,
-        )
-
-    async def _with_vectors(self, upsert: Upsert, missing: tuple[int, ...]) -> Upsert:
-        """The upsert with the vectors of the segments at `missing` added to those it has."""
-        texts = [upsert.segments[position].text for position in missing]
-        encoded = await self.encode(texts, "document", Priority.BULK)
-        vectors = encoded.vectors
-        if upsert.vectors is not None:
-            vectors = np.concatenate([upsert.vectors, vectors])
-        truncated = (
-            position for position, cut in zip(missing, encoded.truncated, strict=True) if cut
-        )
-        return replace(
-            upsert,
-            vectors=vectors,
-            vector_positions=upsert.vector_positions + missing,
-            truncated_positions=upsert.truncated_positions + tuple(truncated),
         )

@@ -89,7 +89,7 @@ class Encoders:
         assert gpu is not None
         try:
             # As long as it takes: without a GPU in the cluster, for ever.
-            await gpu.model.remote()
+            await gpu.models.remote()
         except Exception as error:
             logger.warning("No encoder on a GPU: %s", error)
             await asyncio.sleep(self._rest_s)

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
 from deployments.core.background_check import BackgroundCheck
+from deployments.core.configured_models import read_models
 from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreDamaged
 from deployments.core.folder_check import folder_state
 from deployments.core.folder_lock import FolderLock
@@ -18,23 +19,20 @@ from deployments.core.group_commit import GroupCommit
 from deployments.core.index_policy import IndexPolicy
 from deployments.core.list_results import media_json, segments_json
 from deployments.core.media_lists import MediaList, SegmentList
-from deployments.core.model_identity import read_identity, with_precision
-from deployments.core.model_source import find_model
 from deployments.core.results import Json, answer_or_failure
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
+    EmbeddingType,
     IndexStats,
-    ModelIdentity,
     MomentSearch,
     Queries,
     Search,
     SegmentName,
     Upsert,
     UpsertResult,
-    Vectors,
 )
 from deployments.core.settings import Settings
 from deployments.logs import log_as_serve
@@ -43,6 +41,9 @@ from deployments.metrics import IndexMetrics, Publisher
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Fingerprints = Mapping[EmbeddingType, str]
+"""Of the models that made the vectors of a call, by the types that these are compared with."""
 
 SEARCH_THREADS = 4
 LOCK_POLL_S = 0.2
@@ -62,10 +63,7 @@ class Index:
     def __init__(self, settings: Settings) -> None:
         log_as_serve()
         self._settings = settings
-        self._model: ModelIdentity = with_precision(
-            read_identity(settings.embedding_model, find_model(settings.embedding_model)),
-            settings.embedding_precision,
-        )
+        self._models = read_models(settings.models(), settings.embedding_precision)
         self._lock = FolderLock(settings.faiss_index_dir)
         self._segments: SegmentIndex | SalvagedIndex | None = None
         self._writer: GroupCommit | None = None
@@ -87,7 +85,7 @@ class Index:
 
         `fingerprint` is that of the model that made the vectors.
         """
-        self._check_model(fingerprint)
+        self._check_models({upsert.embedding_type: fingerprint})
         result: UpsertResult = await self._write(upsert)
         return result
 
@@ -97,11 +95,14 @@ class Index:
         return count
 
     async def search(
-        self, searches: Sequence[Search | MomentSearch], queries: Queries, fingerprint: str
+        self,
+        searches: Sequence[Search | MomentSearch],
+        queries: Queries,
+        fingerprints: Fingerprints,
     ) -> list[Json | ServiceError]:
         """The answer to each search, or why it has none; see answers_json."""
         reads = self._opened().reads
-        self._check_model(fingerprint)
+        self._check_models(fingerprints)
         started, until = monotonic(), self._filters_until()
         found = await self._in_search_thread(lambda: answers_json(reads, searches, queries, until))
         seconds = monotonic() - started
@@ -134,11 +135,13 @@ class Index:
         stats = await self._in_check_thread(self._opened().stats)
         return replace(stats, last_write_at=self._opened_writer().last_commit_at)
 
-    async def check(self, search: Search, query: Vectors, fingerprint: str) -> None:
+    async def check(
+        self, searches: Sequence[Search], queries: Queries, fingerprints: Fingerprints
+    ) -> None:
         """Search for real, at once, however many other searches wait."""
         reads = self._opened().reads
-        self._check_model(fingerprint)
-        await self._in_check_thread(lambda: reads.answer([search], query))
+        self._check_models(fingerprints)
+        await self._in_check_thread(lambda: reads.answer(searches, queries))
 
     def check_health(self) -> None:
         """Serve's health check: a folder that couldn't be opened after a wait needs a restart.
@@ -209,9 +212,9 @@ class Index:
     def _open_folder(self) -> SegmentIndex | SalvagedIndex:
         settings = self._settings
         if settings.embeddings_salvage:
-            return SalvagedIndex.open(settings.faiss_index_dir, self._model, self._lock)
+            return SalvagedIndex.open(settings.faiss_index_dir, self._models, self._lock)
         policy = IndexPolicy(settings.index_types())
-        return SegmentIndex.open(settings.faiss_index_dir, self._model, self._lock, policy=policy)
+        return SegmentIndex.open(settings.faiss_index_dir, self._models, self._lock, policy=policy)
 
     def _wait_for_lock(self) -> None:
         logged = -LOCK_LOG_S
@@ -283,10 +286,11 @@ class Index:
             return NotReady("the index is shutting down; try again in a moment")
         return self._locked()
 
-    def _check_model(self, fingerprint: str) -> None:
-        if fingerprint != self._model.fingerprint:
-            raise NotReady(
-                "encoder and index run different models at the moment; if this lasts, both "
-                "applications in the config file need the same embedding_model and "
-                "embedding_precision"
-            )
+    def _check_models(self, fingerprints: Fingerprints) -> None:
+        for kind, fingerprint in fingerprints.items():
+            if fingerprint != self._models[kind].fingerprint:
+                raise NotReady(
+                    f"encoder and index run different models for {kind} vectors at the moment; "
+                    "if this lasts, both applications in the config file need the same "
+                    "embedding_model settings and embedding_precision"
+                )

@@ -90,14 +90,15 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
+    url = url_of(config)
     try:
+        _check_port(url)
+        console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
         child = start(config, log)
     except StartError as error:
         console.print(str(error), style="red", markup=False)
         return 1
     try:
-        url = url_of(config)
         settings = Settings.load()
         key = settings.client_key()
         headers = {} if key is None else {"X-API-Key": key}
@@ -133,6 +134,17 @@ def url_of(config: Path) -> str:
 
 class StartError(Exception):
     """The service didn't come up."""
+
+
+def _check_port(url: str) -> None:
+    """Somebody else who answers there would be taken for this service."""
+    address = httpx.URL(url)
+    with socket.socket() as probe:
+        if probe.connect_ex((address.host, address.port or 80)) == 0:
+            raise StartError(
+                f"{url} is in use: a service may be running already. Stop it, or choose another "
+                "port, in serve_config.yaml or by `embeddings-service serve --port …`."
+            )
 
 
 def start(
@@ -297,6 +309,7 @@ def _show_directions(url: str, log: Path, header: str) -> None:
         f"""
 The service is up.
   Search page              {url}/
+  Guide                    {url}/guide
   API, to read and try     {url}/docs
   A search                 curl '{url}/search/transcripts?query=when+is+a+stock+overbought'{header}
   From the command line    {commands} search "when is a stock overbought?"{where}

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from deployments.core.configured_models import is_external
 from deployments.core.moment_results import moments_response_json
 from deployments.core.moment_schemas import MomentRequest, MomentsResponse
 from deployments.core.settings import Settings
@@ -14,6 +15,7 @@ from deployments.search_routes import SearchBackend
 def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
     """The routes that find moments."""
     routes = APIRouter(tags=["search"])
+    external = {kind for kind, name in settings.models().items() if is_external(name)}
 
     @routes.post(
         "/search/moments",
@@ -30,7 +32,7 @@ def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         """
         check_text("query", request.query or "", settings)
         check_top_k(request.top_k, settings)
-        answer = await backend.search(request.question())
+        answer = await backend.search(request.question(external))
         return Response(moments_response_json(request.query, answer), media_type="application/json")
 
     return routes

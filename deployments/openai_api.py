@@ -40,12 +40,14 @@ MOST_TEXTS_OF_A_QUERY = 8
 class EmbeddingBackend(Protocol):
     """What the routes call; every method raises the service's errors only."""
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, priority: Priority) -> Encoded:
-        """Vectors and numbers of tokens of texts."""
+    async def encode(
+        self, texts: Sequence[str], kind: TextKind, priority: Priority, model: str
+    ) -> Encoded:
+        """Vectors and numbers of tokens of texts, by one of `models`."""
         ...
 
-    async def model(self) -> ModelIdentity:
-        """The model that encodes."""
+    async def models(self) -> Sequence[ModelIdentity]:
+        """The models that encode."""
         ...
 
 
@@ -145,7 +147,7 @@ class EmbeddingsResponse(BaseModel):
 
 
 class Model(BaseModel):
-    """The model that the service encodes with."""
+    """A model that the service encodes with."""
 
     id: str = Field(examples=["all-MiniLM-L6-v2"])
     object: Literal["model"] = "model"
@@ -156,7 +158,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The one model."""
+    """The models that the service encodes with: one, unless an index has its own."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -192,8 +194,7 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
     async def create_embeddings(request: EmbeddingsRequest) -> Response:
         """As OpenAI's route, for its clients; `input_type` is this service's own."""
         _check_limits(request.input, settings)
-        model = await backend.model()
-        _check_model(request.model, model)
+        model = _chosen(request.model, await backend.models())
         if request.dimensions not in (None, model.dimension):
             raise _wrong(
                 "dimensions",
@@ -202,7 +203,10 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
             )
         bulk = len(request.input) > MOST_TEXTS_OF_A_QUERY
         encoded = await backend.encode(
-            request.input, request.input_type, Priority.BULK if bulk else Priority.QUERY
+            request.input,
+            request.input_type,
+            Priority.BULK if bulk else Priority.QUERY,
+            model.name,
         )
         tokens = sum(encoded.tokens)
         return _json(
@@ -222,24 +226,22 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
         )
 
     @routes.get(
-        "/models", responses=_error_responses(NotReady, DeadlineExceeded), summary="List the model"
+        "/models", responses=_error_responses(NotReady, DeadlineExceeded), summary="List the models"
     )
     async def list_models() -> Models:
-        """The model that this service encodes with."""
-        return Models(data=[_model_document(await backend.model())])
+        """The models that this service encodes with: one, unless an index has its own."""
+        return Models(data=[_model_document(each) for each in await backend.models()])
 
     @routes.get(
         "/models/{model:path}",
         responses=_error_responses(UnknownModel, NotReady, DeadlineExceeded),
-        summary="Describe the model",
+        summary="Describe a model",
     )
     async def retrieve_model(
         model: Annotated[str, Path(description="Its name.", examples=["all-MiniLM-L6-v2"])],
     ) -> Model:
-        """The model, by the name that `GET /v1/models` gives."""
-        served = await backend.model()
-        _check_model(model, served)
-        return _model_document(served)
+        """A model, by the name that `GET /v1/models` gives."""
+        return _model_document(_chosen(model, await backend.models()))
 
     return routes
 
@@ -341,10 +343,16 @@ def _check_limits(texts: Sequence[str], settings: Settings) -> None:
             )
 
 
-def _check_model(asked: str, served: ModelIdentity) -> None:
+def _chosen(asked: str, served: Sequence[ModelIdentity]) -> ModelIdentity:
     organisation = f"{DEFAULT_ORGANISATION}/"
-    if asked.removeprefix(organisation) != served.name.removeprefix(organisation):
-        raise UnknownModel(f"the model {asked!r} isn't served here; {served.name!r} is")
+    for model in served:
+        if asked.removeprefix(organisation) == model.name.removeprefix(organisation):
+            return model
+    names = " and ".join(repr(model.name) for model in served)
+    raise UnknownModel(
+        f"the model {asked!r} isn't served here; {names or 'none'} "
+        f"{'are' if len(served) > 1 else 'is'}"
+    )
 
 
 def _wrong(field: str, message: str) -> RequestValidationError:

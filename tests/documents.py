@@ -13,7 +13,7 @@ DOCUMENTS = [
     *sorted(GUIDE.glob("*.md")),
     ROOT / "data/samples/README.md",
 ]
-_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.M | re.S)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -28,9 +28,9 @@ class Block:
 
 def blocks(document: Path) -> list[Block]:
     found = []
-    for first_line, text in _FENCE.findall(document.read_text()):
+    for indent, first_line, text in _FENCE.findall(document.read_text()):
         language, _, note = first_line.strip().partition(" ")
-        found.append(Block(language, note, text))
+        found.append(Block(language, note, re.sub(f"(?m)^{indent}", "", text)))
     return found
 
 

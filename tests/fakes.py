@@ -130,6 +130,45 @@ def write_tiny_model(
     return folder
 
 
+def write_tiny_clip(folder: Path, *, seed: int = 0) -> Path:
+    """Write a sentence-transformers model of texts and images, with random weights.
+
+    It takes images of 32 x 32 pixels and makes vectors of 24 numbers.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    torch.manual_seed(seed)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{x}</w>" for x in letters)]
+    base = folder.with_name(f"{folder.name}-transformer")
+    base.mkdir(parents=True)
+    vocabulary, merges = base / "vocab.json", base / "merges.txt"
+    vocabulary.write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
+    merges.write_text("#version: 0.2\n", encoding="utf-8")
+    tokenizer = CLIPTokenizerFast(str(vocabulary), str(merges), model_max_length=32)
+    of_images = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    CLIPProcessor(of_images, tokenizer).save_pretrained(base)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "projection_dim": 24, "initializer_range": 0.5}
+    of_texts = {"vocab_size": len(words), "max_position_embeddings": 32}
+    of_texts |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = CLIPConfig(
+        text_config={**sizes, **of_texts},
+        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        projection_dim=24,
+    )
+    CLIPModel(config).save_pretrained(base)
+    model = SentenceTransformer(modules=[Transformer(str(base))], device="cpu")
+    model.save(str(folder), create_model_card=False)
+    return folder
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     """Change some values of a JSON object in a file."""
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -131,8 +131,8 @@ class AsyncClient:
             await asyncio.gather(*under_way.calls, return_exceptions=True)
         return under_way.stored
 
-    async def search(self, query: str, **options: Unpack[SearchOptions]) -> Hits:
-        """Find segments; the options are those of `POST /search`."""
+    async def search(self, query: str | None = None, **options: Unpack[SearchOptions]) -> Hits:
+        """Find segments by a query, or by an `embedding` of it; options as in `POST /search`."""
         return await self._send(calls.search(query, options))
 
     async def search_batch(

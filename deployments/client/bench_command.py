@@ -12,8 +12,8 @@ from deployments.client.options import (
     Type,
     Url,
     connect,
-    console,
     print_json,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def _print(load: "Load") -> None:
         "p99_ms": "p99 ms",
         "max_ms": "max ms",
     }
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in names.values():
         table.add_column(name, justify="right")
     table.add_row(*("-" if figures[key] is None else f"{figures[key]:,}" for key in names))
-    console().print(table)
+    show(table)
     for code, count in load.errors.items():
         typer.echo(f"{count} searches were not answered: {code}")

@@ -51,6 +51,7 @@ class SimilarOptions(TypedDict, total=False):
 class SearchOptions(SimilarOptions, total=False):
     """What a search may say beside its query; the meanings are those of the REST API."""
 
+    embedding: Sequence[float]
     embedding_type: EmbeddingType
     mode: Mode
     highlight: bool
@@ -92,21 +93,23 @@ def embed(
     body = {
         "media_item_id": media_item_id,
         "embedding_type": embedding_type,
-        "segments": [dict(segment) for segment in segments],
+        "segments": [_with_plain_vector(segment) for segment in segments],
     }
     return Call("POST", "/embed", Stored.read, body | ({"replace": True} if replace else {}))
 
 
-def search(query: str, options: Mapping[str, Any]) -> Call[Hits]:
+def search(query: str | None, options: Mapping[str, Any]) -> Call[Hits]:
     """POST /search."""
-    return Call("POST", "/search", Hits.read, {"query": query, **_given(options)})
+    body = _with_plain_vector(_given({"query": query, **options}))
+    return Call("POST", "/search", Hits.read, body)
 
 
 def search_batch(queries: Iterable[str | Json], options: Mapping[str, Any]) -> Call[Any]:
     """POST /search/batch; a query may be a mapping with options of its own."""
     common = _given(options)
     searches = [
-        {**common, **({"query": query} if isinstance(query, str) else query)} for query in queries
+        _with_plain_vector({**common, **({"query": query} if isinstance(query, str) else query)})
+        for query in queries
     ]
     return Call("POST", "/search/batch", Hits.read_batch, {"queries": searches})
 
@@ -189,6 +192,14 @@ def health() -> Call[Health]:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _with_plain_vector(document: Json) -> dict[str, Any]:
+    """With an `embedding` that may be an array as a list."""
+    plain = dict(document)
+    if hasattr(plain.get("embedding"), "tolist"):
+        plain["embedding"] = plain["embedding"].tolist()
+    return plain
 
 
 def _media_path(media_item_id: Id) -> str:

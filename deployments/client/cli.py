@@ -50,6 +50,11 @@ class _Commands(TyperGroup):
                 f"{ctx.invoked_subcommand} needs {error.name}, which isn't installed here: "
                 "pip install 'embeddings-service[cpu]'"
             )
+        except UnicodeDecodeError as error:
+            message = f"what should be read isn't UTF-8: {error}"
+        except BrokenPipeError:
+            # Whoever reads the output has enough.
+            raise
         except OSError as error:
             message = str(error)
         typer.echo(f"Error: {message}", err=True)

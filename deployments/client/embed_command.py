@@ -21,7 +21,6 @@ from deployments.client.options import (
 )
 
 if TYPE_CHECKING:
-    from deployments.client.results import StoredMany
     from deployments.client.sync_client import Client
 
 SHOWN_NUMBERS = 4
@@ -160,11 +159,11 @@ def _store(
         call = calls.embed(item, segments, kind, replace=True)
         stored += value(call, client.document(call))
     else:
-        with _progress(len(segments)) as advance:
+        with _progress("Storing", len(segments)) as advance:
             stored = client.store_many(
                 [{**segment, "media_item_id": item} for segment in segments],
                 kind,  # type: ignore[arg-type]
-                progress=advance,
+                progress=lambda so_far: advance(so_far.embeddings_created),
             )
     if as_json:
         print_json({"media_item_id": item, "embedding_type": kind, **asdict(stored)})
@@ -178,17 +177,28 @@ def _store(
 
 
 @contextmanager
-def _progress(total: int) -> Iterator["Callable[[StoredMany], None]"]:
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Storing", total=total)
-        yield lambda stored: progress.update(task, completed=stored.embeddings_created)
+    from deployments.client.batches import BATCH_SIZE
+
+    console, quick = Console(stderr=True), total <= BATCH_SIZE
+    with Progress(console=console, transient=True, disable=quick) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 def _print_vectors(client: "Client", texts: list[str], query: bool, as_json: bool) -> None:
-    found = client.encode(texts, input_type="query" if query else "document")
+    from deployments.client.calls import text_parts
+    from deployments.client.results import Embeddings
+
+    found = Embeddings((), "", 0)
+    with _progress("Embedding", len(texts)) as advance:
+        for part in text_parts(texts):
+            more = client.encode(part, input_type="query" if query else "document")
+            found = Embeddings.joined(more.model, [found, more])
+            advance(len(found.vectors))
     if as_json:
         rows = zip(texts, found.vectors, strict=True)
         print_json(

@@ -63,15 +63,21 @@ def import_legacy(
             "are float32 and can't be compared with others; import them with "
             "EMBEDDING_PRECISION=float32"
         )
+    if len(names := set(settings.models().values())) > 1:
+        raise SettingsError(
+            f"the indices have several models ({', '.join(sorted(names))}), but the old service "
+            "had one for all; import with EMBEDDING_MODEL alone"
+        )
     folder = absolute(into) if into else settings.faiss_index_dir
     source = absolute(directory) if directory else settings.faiss_index_dir
-    model = read_identity(settings.embedding_model, find_model(settings.embedding_model))
+    (name,) = names
+    model = read_identity(name, find_model(name))
     imported = import_folder(
         source,
         folder,
         model,
         skip_bad_rows=skip_bad_rows,
-        check=_sample_check(settings, check),
+        check=_sample_check(settings, name, check),
     )
     if as_json:
         print_json({"folder": folder, "model": asdict(model), **asdict(imported)})
@@ -79,8 +85,8 @@ def import_legacy(
         _print_imported(imported, folder, model.name)
 
 
-def _sample_check(settings: "Settings", count: int | None) -> "SampleCheck | None":
-    """A check with the configured model; None if it isn't asked for and can't be loaded."""
+def _sample_check(settings: "Settings", model: str, count: int | None) -> "SampleCheck | None":
+    """A check with a model; None if it isn't asked for and can't be loaded."""
     from deployments.core.errors import ModelError
     from deployments.core.legacy_types import SampleCheck
     from deployments.core.segments import Vectors
@@ -90,7 +96,7 @@ def _sample_check(settings: "Settings", count: int | None) -> "SampleCheck | Non
         return None
     try:
         encoder = load_text_encoder(
-            settings.embedding_model,
+            model,
             device=settings.embedding_device,
             backend=settings.embedding_backend,
             threads=settings.embeddings_encoder_threads,

@@ -11,7 +11,7 @@ import typer
 from deployments.client.calls import DEFAULT_URL as DEFAULT_URL
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import RenderableType
 
     from deployments.client.sync_client import Client
 
@@ -52,12 +52,21 @@ def connect(url: str, api_key: str | None, *, attempts: int = 2) -> "Client":
         raise typer.BadParameter(str(error)) from error
 
 
-def console() -> "Console":
-    """Where tables go: as wide as the terminal, or wide enough for a file."""
+def show(*renderables: "RenderableType") -> None:
+    """Print tables and the like: as wide as the terminal, or wide enough for a file."""
     from rich.console import Console
 
-    made = Console(highlight=False, markup=False)
-    return made if made.is_terminal else Console(highlight=False, markup=False, width=FILE_WIDTH)
+    console = Console(highlight=False, markup=False)
+    if console.is_terminal:
+        for each in renderables:
+            console.print(each)
+        return
+    if "COLUMNS" not in os.environ:
+        console = Console(highlight=False, markup=False, width=FILE_WIDTH)
+    for each in renderables:
+        with console.capture() as printed:
+            console.print(each)
+        typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def index_folder(given: Path | None) -> Path:

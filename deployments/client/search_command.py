@@ -11,8 +11,8 @@ from deployments.client.options import (
     AsJson,
     Url,
     connect,
-    console,
     print_json,
+    show,
 )
 
 GROUP_SIZE = 3
@@ -113,7 +113,7 @@ def search(
     if table.row_count == 0:
         typer.echo(_nothing(kind, mode, min_similarity))
     else:
-        console().print(table)
+        show(table)
 
 
 def _filter(condition: str | None, media_items: list[str] | None) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ from deployments.client.options import (
     AsJson,
     Url,
     connect,
-    console,
     print_json,
+    show,
 )
 
 
@@ -41,8 +41,7 @@ def status(as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = No
     else:
         from deployments.client.display import health_lines
 
-        for line in health_lines(health):
-            console().print(line)
+        show(*health_lines(health))
     if not health.healthy:
         raise typer.Exit(1)
 
@@ -62,7 +61,7 @@ def stats(as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = Non
 
     counts = value(call, document)
     typer.echo(f"model {counts.model_name}, {counts.embedding_dimension} dimensions")
-    console().print(stats_table(counts))
+    show(stats_table(counts))
 
 
 def delete(

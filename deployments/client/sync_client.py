@@ -96,8 +96,9 @@ class Client:
     ) -> Stored:
         """Store segments of a media item: `id`, `text`, `start_time`, `end_time`, and any other.
 
-        With `replace` they become its only ones of the type. All go in one request, of which the
-        service limits the size; for more use `store_many`.
+        An `embedding`, a list or an array, is stored instead of the text's. With `replace` they
+        become its only ones of the type. All go in one request, of which the service limits the
+        size; for more use `store_many`.
         """
         return self._send(calls.embed(media_item_id, segments, embedding_type, replace=replace))
 
@@ -132,8 +133,8 @@ class Client:
                 settle_one()
         return under_way.stored
 
-    def search(self, query: str, **options: Unpack[SearchOptions]) -> Hits:
-        """Find segments; the options are those of `POST /search`."""
+    def search(self, query: str | None = None, **options: Unpack[SearchOptions]) -> Hits:
+        """Find segments by a query, or by an `embedding` of it; options as in `POST /search`."""
         return self._send(calls.search(query, options))
 
     def search_batch(

@@ -124,7 +124,16 @@ class TokenBatcher:
             raise _closing()
         if isinstance(texts, str):
             raise TypeError("texts is one string; expected a sequence of strings")
-        tokens = await self._tokenize(texts, kind, priority)
+        return await self._encode_tokens(await self._tokenize(texts, kind, priority), priority)
+
+    async def encode_images(self, images: Sequence[Tokens], priority: Priority) -> Encoded:
+        """As `encode`, of what the encoder's `image_tokens` made."""
+        if self._closed:
+            raise _closing()
+        self._refuse_if_overloaded(sum(map(len, images)), priority)
+        return await self._encode_tokens(images, priority)
+
+    async def _encode_tokens(self, tokens: Sequence[Tokens], priority: Priority) -> Encoded:
         truncated = tuple(one.truncated for one in tokens)
         self._stats.truncated_rows += sum(truncated)
         vectors = np.empty((len(tokens), self.encoder.identity.dimension), dtype=np.float32)
@@ -191,7 +200,7 @@ class TokenBatcher:
         limit = self.encoder.max_tokens
         return sum(min(2 + len(text) // CHARACTERS_PER_TOKEN, limit) for text in texts)
 
-    def _enqueue(self, tokens: list[Tokens], vectors: Vectors, priority: Priority) -> Job:
+    def _enqueue(self, tokens: Sequence[Tokens], vectors: Vectors, priority: Priority) -> Job:
         loop = asyncio.get_running_loop()
         total = sum(map(len, tokens))
         job = Job(loop.create_future(), vectors, priority, len(tokens), total)

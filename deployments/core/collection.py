@@ -8,7 +8,7 @@ import numpy as np
 from deployments.core.ascending import look_up
 from deployments.core.exact_search import Rows, Scores, best_rows
 from deployments.core.main_part import MainPart, Sequences
-from deployments.core.segments import Vectors
+from deployments.core.segments import EmbeddingType, Models, Vectors
 from deployments.core.two_part_search import best_rows_of_two_parts
 
 _FIRST_CAPACITY = 1024
@@ -24,13 +24,14 @@ class Snapshot:
 
     `vectors` is (n, dimension) float32, `sequences` (n,) int64 ascending, `dead` the positions of
     deleted rows among them, int64 ascending. `main`, if there is one, makes searching faster and
-    changes no score.
+    changes no score. `fingerprint` is that of the vectors' model.
     """
 
     vectors: Vectors
     sequences: Sequences
     dead: Rows
     main: MainPart | None = None
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         """How many rows are not deleted."""
@@ -119,8 +120,9 @@ class Collection:
     by half; pages of theirs that no row was written to take no memory.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, fingerprint: str = "") -> None:
         self._dimension = dimension
+        self._fingerprint = fingerprint
         self._vectors: Vectors = np.empty((0, dimension), np.float32)
         self._sequences: Sequences = np.empty(0, np.int64)
         self._rows = 0
@@ -198,5 +200,17 @@ class Collection:
 
     def _take_snapshot(self) -> Snapshot:
         return Snapshot(
-            self._vectors[: self._rows], self._sequences[: self._rows], self._dead, self._main
+            self._vectors[: self._rows],
+            self._sequences[: self._rows],
+            self._dead,
+            self._main,
+            self._fingerprint,
         )
+
+
+Collections = dict[EmbeddingType, Collection]
+
+
+def empty_collections(models: Models) -> Collections:
+    """A collection for each type's vectors."""
+    return {kind: Collection(one.dimension, one.fingerprint) for kind, one in models.items()}

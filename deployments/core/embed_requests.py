@@ -13,15 +13,22 @@ from pydantic import (
 
 from deployments.core.fields import Name, Seconds, has_content, refuse, storable_json, storable_text
 from deployments.core.own_vectors import Embedding
+from deployments.core.segment_images import IMAGE, IMAGE_PATH
 from deployments.core.segments import EmbeddingType, Segment, Upsert
 
 
 class SegmentIn(BaseModel):
-    """A segment to store. Every further field is kept and comes back in `metadata`."""
+    """A segment to store. Every further field is kept and comes back in `metadata`.
+
+    Where the index has a model of images, `image` (base64) or `image_path` is what it encodes, and
+    `image` isn't kept.
+    """
 
     model_config = ConfigDict(
         extra="allow",
-        json_schema_extra={"anyOf": [{"required": ["text"]}, {"required": ["embedding"]}]},
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in ("text", "embedding", IMAGE, IMAGE_PATH)]
+        },
     )
 
     id: Name = Field(description="Unique in its media item and type; 1 and '1' are the same.")
@@ -32,8 +39,8 @@ class SegmentIn(BaseModel):
     )
     text: str | None = Field(
         default=None,
-        validate_default=True,
-        description="Required unless there is an `embedding`; found by its words in any case.",
+        description="Required unless there is an `embedding` or an image; found by its words in "
+        "any case.",
     )
     start_time: Seconds | None = Field(default=None, description="Seconds from the start.")
     end_time: Seconds | None = Field(default=None, description="Seconds from the start.")
@@ -41,12 +48,11 @@ class SegmentIn(BaseModel):
     @field_validator("text")
     @classmethod
     def _check_text(cls, text: str | None, others: ValidationInfo) -> str | None:
-        # A wrong embedding isn't among the others, and is problem enough.
-        if others.data.get("embedding", b"") is not None:
-            return None if text is None else storable_text(text)
         if text is None:
-            raise refuse("missing", "is required, unless the segment has an embedding")
-        return has_content(text)
+            return None
+        # A wrong embedding isn't among the others, and is problem enough.
+        bare = others.data.get("embedding", b"") is None
+        return has_content(text) if bare else storable_text(text)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,7 +64,11 @@ class SegmentIn(BaseModel):
                 end=end,
                 start=start,
             )
-        storable_json(self.model_extra)
+        further = self.model_extra or {}
+        storable_json(further)
+        others = (self.text, self.embedding, further.get(IMAGE), further.get(IMAGE_PATH))
+        if all(each is None for each in others):
+            raise refuse("missing", "a text is required, unless there is an embedding or an image")
         return self
 
 

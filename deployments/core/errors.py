@@ -6,11 +6,13 @@
     ├── Forbidden                    403  the key, or the way here, doesn't allow it
     ├── NotFound                     404  no such route or name
     ├── InvalidInput                 422  the request is wrong
+    ├── Conflict                     409  not in the present state
     ├── BodyTooLarge                 413
     ├── Overloaded                   429  try again later
     ├── NotReady                     503  starting, restarting, or waiting for the folder's lock
     │   ├── FolderLocked
     │   └── DeploymentFailed              Serve can't start it, or keep it running
+    ├── OtherModel                   503  vectors of a model that the index doesn't have
     ├── DeadlineExceeded             503
     ├── StoreError
     │   ├── StoreUnwritable          503  read-only folder, input/output error
@@ -83,6 +85,14 @@ class InvalidInput(ServiceError):
     title = "Invalid input"
 
 
+class Conflict(ServiceError):
+    """The request is right, but not in the state that the service is in."""
+
+    status = 409
+    code = "conflict"
+    title = "Not in this state"
+
+
 class BodyTooLarge(ServiceError):
     """The request's body has more bytes than the service accepts."""
 
@@ -122,6 +132,15 @@ class DeploymentFailed(NotReady):
     code = "deployment_failed"
     title = "Deployment failed"
     retry_after_s = 30
+
+
+class OtherModel(ServiceError):
+    """What was sent was made by another model than the index' vectors; nothing was applied."""
+
+    status = 503
+    code = "other_model"
+    title = "Other model"
+    retry_after_s = 2
 
 
 class DeadlineExceeded(ServiceError):

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Protocol
 
 from deployments.core.errors import NotReady, Overloaded, ServiceError, StoreFull
-from deployments.core.segments import DeleteMedia, Upsert, UpsertResult
+from deployments.core.operations import Operation
+from deployments.core.segments import Upsert, UpsertResult
 
 logger = logging.getLogger(__name__)
 
-Operation = Upsert | DeleteMedia
 Pending = tuple[Operation, "Future[UpsertResult | int]"]
 
 _CHECKPOINT_POLL_S = 1.0

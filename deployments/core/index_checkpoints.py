@@ -9,12 +9,12 @@ from pathlib import Path
 from deployments.core import checkpoint, recovery
 from deployments.core.checkpoint import Flaw
 from deployments.core.checkpoint_schedule import CheckpointSchedule
-from deployments.core.collection import Collection
+from deployments.core.collection import Collection, Snapshot
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady
 from deployments.core.index_condition import HeldCheckpoint
 from deployments.core.published_state import State
-from deployments.core.segments import EmbeddingType, Models
+from deployments.core.segments import EmbeddingType
 from deployments.core.storage_errors import translated
 from deployments.core.store_sql import StoreReader
 
@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 class IndexCheckpoints:
     """One file a type, and which of them are out of date."""
 
-    def __init__(self, folder: Path, models: Models, store_id: str, disk: Disk) -> None:
+    def __init__(self, folder: Path, store_id: str, disk: Disk) -> None:
         self._folder = folder
-        self._models = models
         self._store_id = store_id
         self._disk = disk
         self._writing = threading.Lock()
@@ -48,7 +47,7 @@ class IndexCheckpoints:
         commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
         for kind, collection in collections.items():
             path = checkpoint.path_of(self._folder, kind)
-            expected = self._stamp(kind, 0, commit_id, last_sequence)
+            expected = self._stamp(kind, collection.snapshot, commit_id, last_sequence)
             found = recovery.recover(reader, path, expected, collection, self._disk)
             if found.held is not None:
                 self._note(kind, path, found.held.last_seq)
@@ -77,7 +76,7 @@ class IndexCheckpoints:
             for kind, snapshot in state.snapshots.items():
                 if kind in pending or force:
                     path = checkpoint.path_of(self._folder, kind)
-                    stamp = self._stamp(kind, len(snapshot), state.commit_id, state.last_sequence)
+                    stamp = self._stamp(kind, snapshot, state.commit_id, state.last_sequence)
                     with translated(f"Cannot write {path}"):
                         checkpoint.write(path, stamp, snapshot.blocks(), self._disk)
                         self._note(kind, path, stamp.last_seq)
@@ -88,13 +87,13 @@ class IndexCheckpoints:
             self.held[kind] = HeldCheckpoint(last_sequence, path.stat().st_mtime)
 
     def _stamp(
-        self, kind: EmbeddingType, rows: int, commit_id: int, last_sequence: int
+        self, kind: EmbeddingType, snapshot: Snapshot, commit_id: int, last_sequence: int
     ) -> checkpoint.Stamp:
         return checkpoint.Stamp(
             kind.value,
-            self._models[kind].fingerprint,
-            self._models[kind].dimension,
-            rows,
+            snapshot.fingerprint,
+            snapshot.vectors.shape[1],
+            len(snapshot),
             last_sequence,
             self._store_id,
             commit_id,

@@ -1,13 +1,15 @@
 """What can be asked of an open index."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from deployments.core.answers import Answer
 from deployments.core.cursors import FIRST
-from deployments.core.errors import InvalidInput, NotFound, ServiceError
+from deployments.core.errors import InvalidInput, NotFound, OtherModel, ServiceError
 from deployments.core.filtered_rows import FilteredRows
 from deployments.core.hydration import answers
 from deployments.core.keyword_index import KeywordIndexes
@@ -24,8 +26,27 @@ from deployments.core.moment_reads import FoundMoment, MomentReads
 from deployments.core.one_commit import OneCommit, Snapshots
 from deployments.core.row_search import check_searches, find_rows
 from deployments.core.segment_rows import key_of
-from deployments.core.segments import MomentSearch, Queries, Search, SegmentName
+from deployments.core.segments import EmbeddingType, MomentSearch, Queries, Search, SegmentName
 from deployments.core.store_sql import StoreReader
+
+T = TypeVar("T")
+
+
+class _OfModels:
+    """An index that is read only while its vectors are of certain models."""
+
+    def __init__(self, index: OneCommit, fingerprints: Mapping[EmbeddingType, str]) -> None:
+        self._index = index
+        self._fingerprints = fingerprints
+
+    def read(self, work: Callable[[StoreReader, Snapshots], T]) -> T:
+        def checked(reader: StoreReader, snapshots: Snapshots) -> T:
+            for kind, fingerprint in self._fingerprints.items():
+                if snapshots[kind].fingerprint != fingerprint:
+                    raise OtherModel(f"the {kind} index has vectors of another model by now")
+            return work(reader, snapshots)
+
+        return self._index.read(checked)
 
 
 class IndexReads:
@@ -39,6 +60,15 @@ class IndexReads:
         self._keywords = KeywordIndexes()
         self._filters = FilteredRows()
         self._orders = MediaOrders()
+
+    def comparing(self, fingerprints: Mapping[EmbeddingType, str]) -> "IndexReads":
+        """The same, for queries that models with these fingerprints made.
+
+        Where an index has vectors of another model when it is searched, OtherModel is raised.
+        """
+        reads = copy.copy(self)
+        reads._index = _OfModels(self._index, fingerprints)
+        return reads
 
     def answer(
         self, searches: Sequence[Search], queries: Queries, until: float = math.inf

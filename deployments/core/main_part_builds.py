@@ -8,13 +8,13 @@ from pathlib import Path
 
 from deployments.core import gpu, main_part_build, main_part_files, recall
 from deployments.core.checkpoint import Stamp
-from deployments.core.collection import Collection
+from deployments.core.collection import Collection, Snapshot
 from deployments.core.durable_files import Disk
 from deployments.core.faiss_threads import one_thread
 from deployments.core.index_policy import IndexPolicy, Plan, deleted_main_rows
 from deployments.core.main_part import MainPart
 from deployments.core.published_state import State
-from deployments.core.segments import EmbeddingType, IndexState, IndexType, Models
+from deployments.core.segments import EmbeddingType, IndexState, IndexType
 from deployments.core.thread_priority import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -42,16 +42,15 @@ class MainPartBuilds:
     def __init__(
         self,
         folder: Path,
-        models: Models,
         store_id: str,
         policy: IndexPolicy,
         current: Callable[[], State],
-        adopt: Callable[[EmbeddingType, MainPart | None], None],
+        adopt: Callable[[EmbeddingType, MainPart | None, str], bool],
         disk: Disk,
     ) -> None:
-        """`adopt` puts a main part into the state that `current` returns from then on."""
+        """`adopt` puts a main part into the state that `current` returns from then on, unless its
+        vectors aren't of the model with this fingerprint any more; it returns whether it did."""
         self._folder = folder
-        self._models = models
         self._store_id = store_id
         self._policy = policy
         self._current = current
@@ -77,8 +76,8 @@ class MainPartBuilds:
                 continue
             expected = Stamp(
                 "",
-                self._models[kind].fingerprint,
-                self._models[kind].dimension,
+                collection.snapshot.fingerprint,
+                collection.snapshot.vectors.shape[1],
                 0,
                 last_sequence,
                 self._store_id,
@@ -184,14 +183,15 @@ class MainPartBuilds:
         return False
 
     def _carry_out(self, kind: EmbeddingType, plan: Plan, state: State) -> None:
+        snapshot = state.snapshots[kind]
         if plan.type is IndexType.FLAT and not gpu.takes(plan.type):
-            self._adopt(kind, None)
+            self._adopt(kind, None, snapshot.fingerprint)
             return
         main = self._build(kind, plan, state)
         self._failed_rows.pop(kind, None)
-        self._adopt(kind, main)
-        logger.info("Built the %s index for %d %s rows.", main.type, len(main), kind)
-        self._keep(kind, plan, main)
+        if self._adopt(kind, main, snapshot.fingerprint):
+            logger.info("Built the %s index for %d %s rows.", main.type, len(main), kind)
+            self._keep(kind, plan, main, snapshot)
 
     def _measure(self, kind: EmbeddingType) -> None:
         snapshot = self._current().snapshots[kind]
@@ -212,7 +212,7 @@ class MainPartBuilds:
         finally:
             self._progress.pop(kind, None)
 
-    def _keep(self, kind: EmbeddingType, plan: Plan, main: MainPart) -> None:
+    def _keep(self, kind: EmbeddingType, plan: Plan, main: MainPart, of: Snapshot) -> None:
         grown = len(main) > _KEEP_AGAIN_GROWTH * self._kept_rows.get(kind, 0)
         quick = main.type is IndexType.FLAT or main.build_s < _WORTH_KEEPING_S
         if quick or (plan.extends and not grown):
@@ -222,7 +222,7 @@ class MainPartBuilds:
                 self._folder,
                 kind,
                 main,
-                self._models[kind].fingerprint,
+                of.fingerprint,
                 self._store_id,
                 self._disk,
             )

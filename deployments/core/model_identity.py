@@ -73,6 +73,12 @@ def with_precision(identity: ModelIdentity, precision: Precision) -> ModelIdenti
     return replace(identity, fingerprint=hashlib.sha256(parts.encode()).hexdigest())
 
 
+def takes_images(folder: Path) -> bool:
+    """Whether the model makes vectors of images too. Raises as read_identity."""
+    kind, files = _read_modules(folder)[0]
+    return kind == "CLIPModel" or "image" in _modalities(files)
+
+
 def read_max_tokens(folder: Path) -> int | None:
     """The most tokens of a text as sentence-transformers decides it, None if there is no limit."""
     files = _input_files(_read_modules(folder))
@@ -116,7 +122,11 @@ def _module(kind: str, files: Path) -> Json:
     """What a module contributes to the fingerprint."""
     if kind == "Transformer":
         lower = bool(_first_json(files, _TRANSFORMER_CONFIGS).get("do_lower_case", False))
-        return {"kind": kind, "weights": _weights(files), "lower": lower}
+        read = {"kind": kind, "weights": _weights(files), "lower": lower}
+        if "image" in (modalities := _modalities(files)):
+            read |= {"modalities": modalities, "images": _image_processor(files)}
+            read["outputs"] = _read_json(files / "config.json").get("projection_dim")
+        return read
     if kind == "Pooling":
         config = _read_json(files / "config.json")
         inputs = config.get("embedding_dimension", config.get("word_embedding_dimension"))
@@ -147,11 +157,24 @@ def _module(kind: str, files: Path) -> Json:
     return {"kind": kind, "files": everything}
 
 
+def _modalities(files: Path) -> Json:
+    """What a module of transformers takes besides texts, and by which method."""
+    return dict(_first_json(files, _TRANSFORMER_CONFIGS).get("modality_config") or {})
+
+
+def _image_processor(files: Path) -> Json:
+    """How images are made ready; version 5 of transformers has it in another file."""
+    processor = _first_json(files, ["processor_config.json"]).get("image_processor")
+    return processor or _first_json(files, ["preprocessor_config.json"])
+
+
 def _dimension(parts: list[Json]) -> int | None:
     """Length of a vector, None if a module could change it in a way that isn't known here."""
     dimension: int | None = None
     for part in parts:
-        if part["kind"] == "Pooling" and part["inputs"]:
+        if part["kind"] == "Transformer" and part.get("outputs"):
+            dimension = int(part["outputs"])
+        elif part["kind"] == "Pooling" and part["inputs"]:
             dimension = int(part["inputs"]) * len(part["modes"])
         elif part["kind"] == "Dense" and part["target"] == "sentence_embedding":
             dimension = int(part["outputs"])

@@ -1,5 +1,6 @@
 """Request and response of the search for moments."""
 
+from collections.abc import Set
 from typing import Annotated, Self
 
 from pydantic import (
@@ -70,8 +71,8 @@ class MomentRequest(BaseModel):
     types: dict[EmbeddingType, Weight] = Field(
         default_factory=_every_type,
         min_length=1,
-        description="The indices to search, and how much the hits of each count; by default all, "
-        "alike.",
+        description="The indices to search, and how much the hits of each count; by default all "
+        "that the request can be compared with, alike.",
     )
     top_k: Moments = Field(default=10, description="How many moments at most.")
     mode: SearchMode = Field(
@@ -117,10 +118,12 @@ class MomentRequest(BaseModel):
                 )
         return self
 
-    def question(self) -> Query:
-        """The request as the core's value."""
+    def question(self, external: Set[EmbeddingType] = frozenset()) -> Query:
+        """The request as the core's value; the `external` types can't be compared with a text."""
         query, own = self.query or "", self.embeddings or {}
         kinds = [kind for kind in EmbeddingType if kind in self.types]
+        if "types" not in self.model_fields_set:
+            kinds = [kind for kind in kinds if kind in own or kind not in external] or kinds
         search = MomentSearch(
             tuple((kind, self.types[kind]) for kind in kinds),
             self.top_k,

@@ -1,6 +1,8 @@
 """Single writes of a transaction, each with an outcome of its own."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from deployments.core import segment_writes
 from deployments.core.errors import ServiceError, StoreDamaged
@@ -10,7 +12,18 @@ from deployments.core.store_sql import StoreWriter
 
 logger = logging.getLogger(__name__)
 
-Operation = Upsert | DeleteMedia
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A change to the store that leaves what searches find as it is.
+
+    `work` makes it, and returns a number that says something of it.
+    """
+
+    work: Callable[[StoreWriter], int]
+
+
+Operation = Upsert | DeleteMedia | Maintenance
 Outcome = UpsertResult | int | ServiceError
 
 
@@ -29,6 +42,8 @@ def carry_out(
                 prepared = segment_writes.prepare(operation, models)
                 outcome, change = segment_writes.upsert(writer, prepared)
                 made = {prepared.embedding_type: change}
+            elif isinstance(operation, Maintenance):
+                outcome, made = operation.work(writer), {}
             else:
                 outcome, made = segment_writes.delete_media(writer, operation)
     except StoreDamaged:

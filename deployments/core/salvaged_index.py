@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from deployments.core import folder_check, keyword_sql, schema_sql
-from deployments.core.collection import Collection, Snapshot
+from deployments.core.collection import Snapshot, empty_collections
 from deployments.core.damage import Damage, Salvage
 from deployments.core.durable_files import Disk
 from deployments.core.errors import NotReady, ServiceError, StoreDamaged, StoreMismatch
@@ -22,11 +22,11 @@ from deployments.core.folder_view import FolderView, open_view
 from deployments.core.index_condition import IndexCondition
 from deployments.core.index_reads import IndexReads
 from deployments.core.one_commit import Snapshots
+from deployments.core.operations import Operation
 from deployments.core.pace import Pace
 from deployments.core.salvage import DamagedStore, nothing_is_provable
 from deployments.core.salvage_source import readable_folder
 from deployments.core.segments import (
-    DeleteMedia,
     EmbeddingType,
     Hit,
     IndexState,
@@ -36,7 +36,6 @@ from deployments.core.segments import (
     Models,
     Queries,
     Search,
-    Upsert,
     UpsertResult,
     models_by_type,
 )
@@ -113,9 +112,7 @@ class SalvagedIndex:
                 models, view, snapshots, intact, salvage, opened.pop_all(), monotonic() - started
             )
 
-    def apply(
-        self, operations: Sequence[Upsert | DeleteMedia]
-    ) -> list[UpsertResult | int | ServiceError]:
+    def apply(self, operations: Sequence[Operation]) -> list[UpsertResult | int | ServiceError]:
         """Refuse. Raises StoreDamaged."""
         raise StoreDamaged(
             "Writes are refused: the store is damaged, and EMBEDDINGS_SALVAGE is set, so what is "
@@ -210,7 +207,7 @@ def _take_in(
     store: DamagedStore, models: Models, intact: sqlite3.Connection
 ) -> dict[EmbeddingType, Snapshot]:
     """Copy the intact rows, apart from their vectors, which are in the snapshots."""
-    collections = {kind: Collection(models[kind].dimension) for kind in EmbeddingType}
+    collections = empty_collections(models)
     none = np.empty(0, np.int64)
     rows = store.rows()
     while block := list(islice(rows, _ROWS_AT_ONCE)):

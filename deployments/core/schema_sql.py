@@ -1,6 +1,6 @@
 """The tables of store.sqlite3 and how older versions of them become the current one."""
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables that this code reads and writes."""
 
 KEYWORDS_SINCE = 2
@@ -70,7 +70,39 @@ CREATE TABLE keyword_lengths (
 ) STRICT;
 """
 
-MIGRATIONS: dict[int, str] = {1: _KEYWORDS}
+_STANDBY = """
+-- A second vector of each segment, of another model, that can take the first one's place.
+CREATE TABLE standby_vectors (
+    seq INTEGER PRIMARY KEY,
+    vector BLOB NOT NULL
+) STRICT;
+
+-- What a row of `segments` has with its standby vector instead.
+CREATE TABLE standby_marks (
+    seq INTEGER PRIMARY KEY,
+    truncated INTEGER NOT NULL,
+    checksum BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE standby_models (
+    embedding_type TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    dimension INTEGER NOT NULL
+) STRICT;
+
+-- Models whose vectors were exchanged for those of another one.
+CREATE TABLE former_models (
+    embedding_type TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    PRIMARY KEY (embedding_type, fingerprint)
+) STRICT, WITHOUT ROWID;
+"""
+
+STANDBY_SINCE = 3
+"""The version that brought the standby tables."""
+
+MIGRATIONS: dict[int, str] = {1: _KEYWORDS, 2: _STANDBY}
 """For each older version the statements that lead to the next one."""
 
 

@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from deployments.core import background_check, folder_check, recovery, store_check
-from deployments.core.collection import Collection
+from deployments.core.collection import Collections, empty_collections
 from deployments.core.commit_mark import CommitMark
 from deployments.core.damage import DamageRecord, noting_damage
 from deployments.core.durable_files import Disk, remove_temporary_files
@@ -44,7 +44,7 @@ from deployments.core.segments import (
 )
 from deployments.core.storage_errors import translated
 from deployments.core.store import Store
-from deployments.core.store_sql import StoreReader
+from deployments.core.store_sql import StoreReader, StoreWriter
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ class SegmentIndex:
     def __init__(
         self,
         folder: Path,
-        models: Models,
         lock: FolderLock,
         store: Store,
         disk: Disk,
@@ -69,18 +68,17 @@ class SegmentIndex:
     ) -> None:
         """Take over a held lock and an open store; use `open` instead."""
         self.folder = folder
-        self.models = models
+        self.models = store.models
         self._lock = lock
         self._store = store
         self._mark = CommitMark(folder, store.store_id)
-        self._checkpoints = IndexCheckpoints(folder, models, store.store_id, disk)
+        self._checkpoints = IndexCheckpoints(folder, store.store_id, disk)
         self._writing = threading.Lock()
         self._published = PublishedState()
-        self._collections = {kind: Collection(models[kind].dimension) for kind in EmbeddingType}
+        self._collections = empty_collections(store.models)
         self.reads = IndexReads(self)
         self._builds = MainPartBuilds(
             folder,
-            models,
             store.store_id,
             policy,
             lambda: self._published.current,
@@ -101,11 +99,13 @@ class SegmentIndex:
         lock: FolderLock | None = None,
         disk: Disk | None = None,
         policy: IndexPolicy | None = None,
+        accept_former: bool = False,
     ) -> "SegmentIndex":
         """Open a folder's index, or start an empty one in a new folder.
 
-        `models` are those of the types' vectors; one stands for all. Without a `policy` every
-        search scans, and nothing is built in the background.
+        `models` are those of the types' vectors; one stands for all. With `accept_former`, vectors
+        that were exchanged for those of another model are accepted too; `models` says which are
+        there. Without a `policy` every search scans, and nothing is built in the background.
 
         `lock` may be held already or not; the index releases it when closed, or when
         it can't be opened. Raises FolderLocked
@@ -120,9 +120,9 @@ class SegmentIndex:
             held = opened.enter_context(lock or FolderLock(folder))
             folder_check.refuse_without_store(folder, disk)
             folder_check.warn_of_network_file_system(folder)
-            store = Store.open(folder, models, disk)
+            store = Store.open(folder, models, disk, accept_former=accept_former)
             opened.callback(store.close)
-            index = cls(folder, models, held, store, disk, policy or IndexPolicy())
+            index = cls(folder, held, store, disk, policy or IndexPolicy())
             opened.callback(index._mark.close)
             opened.callback(index._builds.close)
             index._recover()
@@ -146,8 +146,10 @@ class SegmentIndex:
         self._mark.record(commit_id)
         self._builds.notice()
 
-    def _adopt(self, kind: EmbeddingType, main: MainPart | None) -> None:
+    def _adopt(self, kind: EmbeddingType, main: MainPart | None, fingerprint: str) -> bool:
         with self._writing:
+            if self.models[kind].fingerprint != fingerprint:
+                return False
             self._collections[kind].adopt(main)
             # Into the published state and not from the collection: after a failed commit that
             # may be of another moment.
@@ -155,6 +157,7 @@ class SegmentIndex:
             snapshot = replace(state.snapshots[kind], main=main)
             snapshots = {**state.snapshots, kind: snapshot}
             self._published.publish(replace(state, snapshots=snapshots))
+            return True
 
     def _require_open(self) -> None:
         if self._closed:
@@ -169,21 +172,28 @@ class SegmentIndex:
         number of removed segments for a DeleteMedia. Raises StoreError if the transaction could
         not be made durable; nothing of it is applied then. Raises NotReady after close().
         """
+        outcomes: list[Outcome] = []
+        changes: Changes = {}
+        with self._changing():
+            with self._store.transaction() as writer:
+                for operation in operations:
+                    outcomes.append(carry_out(writer, operation, self.models, changes))
+                changed = writer.changed
+                commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
+            if changed:
+                self._take_in(changes, commit_id, last_sequence)
+        return outcomes
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let nobody else change store and collections, and bring them together if it fails."""
         with self._writing:
             self._require_open()
             self.damage.refuse_writes()
             if self._behind:
                 self._catch_up()
-            outcomes: list[Outcome] = []
-            changes: Changes = {}
             try:
-                with self._store.transaction() as writer:
-                    for operation in operations:
-                        outcomes.append(carry_out(writer, operation, self.models, changes))
-                    changed = writer.changed
-                    commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
-                if changed:
-                    self._take_in(changes, commit_id, last_sequence)
+                yield
             except BaseException:
                 # A commit that failed may have reached the disk all the same, and one that
                 # didn't may not have reached the collections: the store says which.
@@ -191,10 +201,10 @@ class SegmentIndex:
                 with suppress(StoreError):
                     self._catch_up()
                 raise
-            return outcomes
 
     def _catch_up(self) -> None:
         with self._store.reading() as reader:
+            self._take_over(reader.models(), {})
             commit_id, last_sequence = reader.commit_id(), reader.last_sequence()
             differing = {
                 kind: recovery.catch_up(reader, kind, collection, self.models[kind].dimension)
@@ -205,6 +215,36 @@ class SegmentIndex:
         for kind, rows in differing.items():
             self._checkpoints.schedule.changed(kind, rows)
         self._behind = False
+
+    @noting_damage
+    def exchange(self, work: Callable[[StoreWriter], Collections]) -> None:
+        """Let vectors of other models take the place of these, in one durable transaction.
+
+        `work` exchanges them in the store and returns the collections of the types whose model is
+        another one then, with all their rows. Raises what it raises, and as `apply`; the vectors
+        that were there are there still then.
+        """
+        with self._changing():
+            with self._store.transaction() as writer:
+                collections = work(writer)
+                models = writer.models()
+                commit_id, last_sequence = writer.commit_id() + 1, writer.last_sequence()
+            self._take_over(models, collections)
+            self._publish(commit_id, last_sequence)
+            for kind, collection in collections.items():
+                self._checkpoints.schedule.changed(kind, len(collection.snapshot))
+
+    def _take_over(self, models: Models, collections: Collections) -> None:
+        """Search in vectors of these models; where no collection of them is given, in none yet."""
+        models = {
+            kind: before if (before := self.models[kind]).makes_the_same_as(model) else model
+            for kind, model in models.items()
+        }
+        made = empty_collections(models)
+        for kind, model in models.items():
+            if model != self.models[kind]:
+                self._collections[kind] = collections.get(kind, made[kind])
+        self.models = models
 
     def _take_in(self, changes: Changes, commit_id: int, last_sequence: int) -> None:
         changed_rows = {}

@@ -29,7 +29,7 @@ class SegmentRow:
     metadata: str
     """JSON."""
     text_hash: bytes
-    """Of the text; with a vector of the caller's own, followed by that of the vector."""
+    """Of the text; where the vector isn't the text's, followed by that of vector or image."""
 
     def same_as(self, other: "StoredRow") -> bool:
         """Whether storing this over `other` would change nothing, not even an id's form."""
@@ -72,7 +72,7 @@ def text_hash(text: str) -> bytes:
 
 
 def is_own(hashed: bytes) -> bool:
-    """Whether the row with this `text_hash` has a vector that its caller made, not the text's."""
+    """Whether the row with this `text_hash` has another vector than its text's."""
     return len(hashed) > HASH_BYTES
 
 
@@ -91,6 +91,8 @@ def row_of(media_item_id: Id, segment: Segment) -> SegmentRow:
             # Equal for an equal text and vector only, so that neither stands for the other's row,
             # nor for that of the same text with the model's vector.
             hashed += blake2b(segment.embedding, digest_size=HASH_BYTES).digest()
+        elif segment.image_digest is not None:
+            hashed += segment.image_digest
         metadata.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(

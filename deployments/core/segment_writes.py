@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from deployments.core.errors import InvalidInput
+from deployments.core.errors import InvalidInput, OtherModel
 from deployments.core.exact_search import UNIT_TOLERANCE
 from deployments.core.segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
 from deployments.core.segments import (
@@ -63,7 +63,7 @@ class PreparedUpsert:
 
 
 def prepare(request: Upsert, models: Models) -> PreparedUpsert:
-    """Check a request completely. Raises InvalidInput."""
+    """Check a request completely. Raises InvalidInput, or OtherModel for its vectors."""
     media_item_id = plain_id(request.media_item_id, "media_item_id")
     rows = tuple(row_of(media_item_id, segment) for segment in request.segments)
     seen: dict[str, int] = {}
@@ -75,6 +75,8 @@ def prepare(request: Upsert, models: Models) -> PreparedUpsert:
                 f"id {row.segment_id!r}; each segment of a request needs an id of its own."
             )
     kind = EmbeddingType(request.embedding_type)
+    if request.fingerprint not in (None, models[kind].fingerprint):
+        raise OtherModel(f"the {kind} vectors that came are not of model {models[kind].name}.")
     vectors = _checked_vectors(request, models[kind].dimension) | _own_vectors(
         request, models[kind]
     )

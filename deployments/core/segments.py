@@ -97,6 +97,8 @@ class Segment:
     metadata: dict[str, Any] = field(default_factory=dict)
     embedding: bytes | None = None
     """Of a segment to store: its vector, if the caller made it, as little-endian float32."""
+    image_digest: bytes | None = None
+    """Of a segment to store: which image its vector is made of, if it isn't the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Upsert:
     `vectors[i]` belongs to `segments[vector_positions[i]]`, which has no `embedding` of its own. A
     segment without a vector is stored only if the store already has one for the same text in the
     same media item and type.
+    `fingerprint` is that of the model that made them, if it isn't certain that it is the index'.
     `truncated_positions` are those of the encoded segments whose text exceeded the model's limit.
     With `replace`, the segments become the media item's only ones of that type.
     """
@@ -117,6 +120,7 @@ class Upsert:
     vectors: Vectors | None = None
     vector_positions: tuple[int, ...] = ()
     truncated_positions: tuple[int, ...] = ()
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

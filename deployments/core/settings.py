@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.core.api_keys import ApiKeys, split_keys
+from deployments.core.configured_models import external_identity, is_external
 from deployments.core.errors import SettingsError
 from deployments.core.media_url import check_template
 from deployments.core.segments import EmbeddingType, IndexType
@@ -44,7 +45,20 @@ def _absolute(path: object) -> object:
     return path
 
 
-ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1024)]
+def _check_model(name: str) -> str:
+    if is_external(name):
+        try:
+            external_identity(name)
+        except SettingsError as error:
+            raise PydanticCustomError("model", "{detail}", {"detail": error.detail}) from None
+    return name
+
+
+ModelName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=1024),
+    AfterValidator(_check_model),
+]
 ResourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,62}$")]
 Folder = Annotated[Path, BeforeValidator(_absolute)]
 
@@ -69,6 +83,9 @@ class Settings(BaseSettings):
     )
 
     embedding_model: ModelName = "all-MiniLM-L6-v2"
+    embedding_model_transcript: ModelName | None = None
+    embedding_model_frame: ModelName | None = None
+    embedding_model_clip: ModelName | None = None
     embedding_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     embedding_backend: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     embedding_precision: Literal["float32", "int8"] = "float32"
@@ -88,6 +105,10 @@ class Settings(BaseSettings):
     embeddings_query_cache: int = Field(default=10_000, ge=0, le=10_000_000)
     embeddings_queued_tokens: int = Field(default=2_000_000, ge=1024)
     embeddings_cache_dir: Folder = Field(default=Path("~/.cache/embeddings-service"))
+
+    embeddings_image_root: Folder | None = None
+    embeddings_max_image_bytes: int = Field(default=10 * 1024 * 1024, ge=1024)
+    embeddings_max_image_pixels: int = Field(default=25_000_000, ge=1024)
 
     embeddings_check_interval_s: float = Field(default=86_400.0, ge=0, allow_inf_nan=False)
     embeddings_salvage: bool = False
@@ -142,6 +163,13 @@ class Settings(BaseSettings):
         """The key for this service's own calls over HTTP, one that may write if there is any."""
         keys = [key for name in SECRETS for key in _split(getattr(self, name))]
         return keys[0] if keys else None
+
+    def models(self) -> dict[EmbeddingType, str]:
+        """The name of each index' model: its own setting, else the common one."""
+        return {
+            kind: getattr(self, f"embedding_model_{kind.value}") or self.embedding_model
+            for kind in EmbeddingType
+        }
 
     def index_types(self) -> dict[EmbeddingType, IndexType]:
         """The type of each index: its own setting, else the common one."""

@@ -43,6 +43,8 @@ class Store:
         self._in_use = 0
         self._closed = False
         self.store_id = ""
+        self.models: Models = {}
+        """Of the vectors at opening; named as the caller does."""
 
     @classmethod
     def open(
@@ -50,16 +52,19 @@ class Store:
         folder: Path,
         models: Models,
         disk: Disk | None = None,
+        *,
+        accept_former: bool = False,
     ) -> "Store":
         """Open the folder's store, or make a new one.
 
         Nothing is written before the file is known to be of this version or an older one and of
-        these models. Raises StoreMismatch if it isn't, StoreDamaged if it can't be read.
+        these models; with `accept_former`, they may be ones whose vectors were exchanged for the
+        present ones. Raises StoreMismatch if it isn't, StoreDamaged if it can't be read.
         """
         store = cls(folder / FILE_NAME)
         known = exists(folder)
         if known:
-            require_ours(store._path, models)
+            require_ours(store._path, models, accept_former=accept_former)
         try:
             with translated(f"Cannot open {store._path}"):
                 if not known:
@@ -69,6 +74,11 @@ class Store:
                 (store.store_id,) = writer.execute(
                     "SELECT value FROM meta WHERE key='store_id'"
                 ).fetchone()
+            present = StoreReader(writer).models()
+            store.models = {
+                kind: model if model.makes_the_same_as(present[kind]) else present[kind]
+                for kind, model in models.items()
+            }
         except BaseException:
             store.close()
             raise

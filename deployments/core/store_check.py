@@ -8,6 +8,7 @@ from typing import Any
 from deployments.core.errors import StoreDamaged
 from deployments.core.keyword_check import keyword_flaws, row_flaws
 from deployments.core.segments import EmbeddingType, Models
+from deployments.core.standby_check import standby_flaws
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.store_inspection import table_flaws
 from deployments.core.store_sql import StoreReader
@@ -22,8 +23,8 @@ def problems(reader: StoreReader, models: Models) -> list[str]:
     segments takes seconds.
     """
     rows = partial(_rows, models=models)
-    checks = (table_flaws, _structure, _segments_alone, _vectors_alone, keyword_flaws, rows)
-    return _found(reader, *checks)
+    whole = (_segments_alone, _vectors_alone, keyword_flaws, rows, standby_flaws)
+    return _found(reader, table_flaws, _structure, *whole)
 
 
 def structure_problems(reader: StoreReader) -> list[str]:

@@ -126,9 +126,18 @@ def _expected_tables(version: int) -> dict[str, Any]:
         return _tables(connection)
 
 
-def require_ours(path: Path, models: Models) -> None:
+def _former_models(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Type and fingerprint of each model whose vectors were exchanged for others."""
+    (version,) = connection.execute("SELECT value FROM meta WHERE key='format'").fetchone()
+    if version < schema_sql.STANDBY_SINCE:
+        return set()
+    return set(connection.execute("SELECT embedding_type, fingerprint FROM former_models"))
+
+
+def require_ours(path: Path, models: Models, *, accept_former: bool = False) -> None:
     """Raise unless the file is a whole store of this version, or an older one, and these models.
 
+    With `accept_former`, models whose vectors were exchanged for the present ones will do.
     StoreMismatch for another model, dimension or a newer version, StoreUnwritable where the disk
     fails, StoreDamaged for anything else.
     """
@@ -144,13 +153,15 @@ def require_ours(path: Path, models: Models) -> None:
         flaws = table_flaws(connection) if meta["format"] == schema_sql.FORMAT else []
         if flaws:
             raise StoreDamaged(f"{path} is damaged: {flaws[0]} {RESTORE}")
+        accepted = _former_models(connection) if accept_former else set()
     for embedding_type, model in models.items():
         found = stored.get(embedding_type.value)
         if found is None:
             raise StoreDamaged(
                 f"{path} doesn't say which model its {embedding_type} vectors are of. {RESTORE}"
             )
-        if not found.makes_the_same_as(model):
+        former = (embedding_type.value, model.fingerprint) in accepted
+        if not found.makes_the_same_as(model) and not former:
             raise StoreMismatch(
                 f"{path} holds {embedding_type} vectors of model {found.name} ({found.dimension} "
                 f"dimensions, fingerprint {found.fingerprint[:12]}), but {model.name} "

@@ -11,14 +11,15 @@ import numpy.typing as npt
 from deployments.core import keyword_sql
 from deployments.core.errors import StoreDamaged
 from deployments.core.segment_rows import SegmentRow, StoredRow, checksum
-from deployments.core.segments import EmbeddingType, Vectors
+from deployments.core.segments import EmbeddingType, ModelIdentity, Vectors
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.stored_rows import COLUMNS, Row, is_intact, name_of
 
 _CHUNK = 1000  # parameters of one IN (…)
 
 
-def _chunks(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
+def chunks(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
+    """The values, so many at a time as a statement can take, and the marks for an IN (…)."""
     for start in range(0, len(values), _CHUNK):
         chunk = values[start : start + _CHUNK]
         yield chunk, ",".join("?" * len(chunk))
@@ -35,6 +36,14 @@ class StoreReader:
         with translated("Cannot read the store"):
             row = self.connection.execute("SELECT value FROM meta WHERE key='commit_id'")
             return int(row.fetchone()[0])
+
+    def models(self, table: str = "models") -> dict[EmbeddingType, ModelIdentity]:
+        """The model of each type's vectors."""
+        with translated("Cannot read the store"):
+            rows = self.connection.execute(
+                f"SELECT embedding_type, name, fingerprint, dimension FROM {table}"
+            ).fetchall()
+        return {EmbeddingType(kind): ModelIdentity(*model) for kind, *model in rows}
 
     def last_sequence(self) -> int:
         """The highest sequence number ever given, 0 in a new store."""
@@ -106,7 +115,7 @@ class StoreReader:
         """The vectors of these rows as little-endian float32; rows without one are left out."""
         blobs: dict[int, bytes] = {}
         with translated("Cannot read vectors from the store"):
-            for chunk, marks in _chunks(sequences):
+            for chunk, marks in chunks(sequences):
                 blobs.update(
                     self.connection.execute(
                         f"SELECT seq, vector FROM vectors WHERE seq IN ({marks})", chunk
@@ -123,7 +132,7 @@ class StoreReader:
         """
         blobs: dict[int, bytes] = {}
         with translated("Cannot read the store"):
-            for chunk, marks in _chunks(sequences):
+            for chunk, marks in chunks(sequences):
                 for *row, vector in self.connection.execute(
                     f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) "
                     f"WHERE seq IN ({marks})",
@@ -153,7 +162,7 @@ class StoreReader:
         """The media item's id of each of these rows, as text, unchecked."""
         found: dict[int, str] = {}
         with translated("Cannot read segments from the store"):
-            for chunk, marks in _chunks(sequences):
+            for chunk, marks in chunks(sequences):
                 found.update(
                     self.connection.execute(
                         "SELECT seq, CAST(media_item_id AS TEXT) FROM segments "
@@ -167,7 +176,7 @@ class StoreReader:
         """COLUMNS of each of these rows, unchecked; absent rows are left out."""
         found: dict[int, Row] = {}
         with translated("Cannot read segments from the store"):
-            for chunk, marks in _chunks(sequences):
+            for chunk, marks in chunks(sequences):
                 for row in self.connection.execute(
                     f"SELECT {COLUMNS} FROM segments WHERE seq IN ({marks})", chunk
                 ):
@@ -227,7 +236,7 @@ class StoreWriter(StoreReader):
         found: dict[str, StoredRow] = {}
         wanted = set(segment_keys)
         with translated("Cannot read the store"):
-            for chunk, marks in _chunks(segment_keys):
+            for chunk, marks in chunks(segment_keys):
                 for row in self.connection.execute(
                     "SELECT seq, media_item_id, segment_id, start_time, end_time, metadata, "
                     "text_hash, truncated FROM segments INDEXED BY segments_by_name "
@@ -247,7 +256,7 @@ class StoreWriter(StoreReader):
         """For each text that the media item has: the newest row with it, and its truncation."""
         found: dict[bytes, tuple[int, bool]] = {}
         with translated("Cannot read the store"):
-            for chunk, marks in _chunks(hashes):
+            for chunk, marks in chunks(hashes):
                 for hashed, seq, truncated in self.connection.execute(
                     "SELECT text_hash, max(seq), truncated FROM segments "
                     "INDEXED BY segments_by_text "
@@ -259,14 +268,15 @@ class StoreWriter(StoreReader):
         return found
 
     def delete(self, sequences: Iterable[int]) -> None:
-        """Remove rows, their vectors and their keywords."""
+        """Remove rows, all their vectors and their keywords."""
         rows = [(seq,) for seq in sequences]
         if not rows:
             return
         self.changed = True
         with translated("Cannot delete from the store"):
             self.connection.executemany("DELETE FROM segments WHERE seq=?", rows)
-            self.connection.executemany("DELETE FROM vectors WHERE seq=?", rows)
+            for table in ("vectors", "standby_vectors", "standby_marks"):
+                self.connection.executemany(f"DELETE FROM {table} WHERE seq=?", rows)
             keyword_sql.remove(self.connection, (seq for (seq,) in rows))
 
     def insert(

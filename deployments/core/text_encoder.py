@@ -5,10 +5,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from deployments.core.errors import ModelError, SettingsError
 from deployments.core.segments import ModelIdentity, Vectors
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from deployments.core.exported_encoder import Runner
 
 TextKind = Literal["query", "document"]
@@ -43,7 +45,9 @@ class Tokens:
     route: str = ""
     """"query" or "document" where the model treats equal ids of the two differently, else ""."""
     text: str | None = None
-    """The text itself, only for models that can't encode from ids."""
+    """The text itself, only for models that can't encode from ids; of a picture, its digest."""
+    picture: "Image | None" = field(default=None, compare=False, repr=False)
+    """An image in RGB to encode instead of a text; `ids` then only say about what it costs."""
 
     @property
     def key(self) -> tuple[tuple[int, ...], str, str | None]:
@@ -100,6 +104,15 @@ class TextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class ImageEncoder(TextEncoder, Protocol):
+    """A TextEncoder whose model makes comparable vectors of images."""
+
+    def image_tokens(self, picture: "Image", digest: bytes) -> Tokens:
+        """What `encode` takes for an image; `digest` tells it from others."""
+        ...
+
+
 def load_text_encoder(
     name: str,
     *,
@@ -115,13 +128,14 @@ def load_text_encoder(
     one forward pass, 0 for one per core that this process may use. ONNX exports are kept under
     `cache_dir`, by default `~/.cache/embeddings-service`. With backend "auto", a CPU gets ONNX
     Runtime if the model can be exported and the export agrees with torch; otherwise the reason is
-    logged and torch is used. Precision "int8" is ONNX Runtime's only, and never replaced by
+    logged and torch is used. A model of texts and images always gets torch, in its own precision.
+    Precision "int8" is ONNX Runtime's only, and never replaced by
     another: its vectors can't be compared with float32 ones.
 
     Raises ModelNotFound, ModelCorrupt, ModelError (backend "onnx" or "openvino" isn't installed or
     has no usable export) or SettingsError.
     """
-    from deployments.core.model_identity import read_identity, with_precision
+    from deployments.core.model_identity import read_identity, takes_images, with_precision
     from deployments.core.model_source import find_model
 
     if backend not in get_args(Backend):
@@ -146,6 +160,10 @@ def load_text_encoder(
     folder = find_model(name)
     identity = read_identity(name, folder)
     threads = threads or usable_cores()
+    if takes_images(folder):
+        from deployments.core.torch_image_encoder import TorchImageEncoder
+
+        return TorchImageEncoder(folder, identity, device=device, threads=threads)
     if backend in ("onnx", "openvino") or (backend == "auto" and _is_cpu(device)):
         from deployments.core.exported_encoder import ExportedTextEncoder
         from deployments.core.onnx_cache import cached_export, cached_int8

@@ -67,18 +67,25 @@ class TorchTextEncoder:
         return
 
     def _forward(self, tokens: Sequence[Tokens], route: str) -> Vectors:
+        task = {"task": route} if route else {}
+        return checked_vectors(
+            self._run(self._features(tokens, route), **task), len(tokens), self.identity
+        )
+
+    def _run(self, features: dict[str, Any], **task: str) -> Vectors:
         with self._torch.inference_mode():
-            features = self._features(tokens, route)
-            device = self._model.device
-            features = {
-                name: value.to(device) if isinstance(value, self._torch.Tensor) else value
-                for name, value in features.items()
-            }
-            task = {"task": route} if route else {}
+            features = {name: self._moved(value) for name, value in features.items()}
             embeddings = self._model(features, **task)["sentence_embedding"].float()
             embeddings = self._torch.nn.functional.normalize(embeddings, p=2, dim=1)
             vectors: Vectors = embeddings.cpu().numpy()
-        return checked_vectors(vectors, len(tokens), self.identity)
+        return vectors
+
+    def _moved(self, value: Any) -> Any:
+        """The value where the model is, in its precision if it has one."""
+        if not isinstance(value, self._torch.Tensor):
+            return value
+        dtype = self._model.dtype if value.is_floating_point() else value.dtype
+        return value.to(self._model.device, dtype)
 
     def _features(self, tokens: Sequence[Tokens], route: str) -> dict[str, Any]:
         if self._tokenizer is None:

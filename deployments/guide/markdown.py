@@ -134,8 +134,11 @@ class _Renderer(RendererHTML):
     """Wide things scroll by themselves, also by keyboard."""
 
     def fence(self, tokens: Sequence[Token], at: int, *_: object) -> str:
-        """A block of code."""
-        return f'<pre tabindex="0"><code>{escape(tokens[at].content)}</code></pre>\n'
+        """A block of code; what stands beside ``` are its classes."""
+        classes = escape(tokens[at].info.strip())
+        return (
+            f'<pre class="{classes}" tabindex="0"><code>{escape(tokens[at].content)}</code></pre>\n'
+        )
 
     def table_open(self, tokens: Sequence[Token], at: int, *_: object) -> str:
         """A table begins."""

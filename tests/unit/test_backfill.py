@@ -76,7 +76,7 @@ async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
         "media_item_id: Input should be a valid integer; media_item_id: Input should be a valid "
         "string",
         "id: Input should be a valid integer; id: Input should be a valid string",
-        "text: is required, unless the segment has an embedding",
+        "a text is required, unless there is an embedding or an image",
         "embedding_type is 'frame', and the backfill's transcript",
         "text: it has 51 characters, at most 50",
         "segment 0 has a segment_id of its own that differs from 14",

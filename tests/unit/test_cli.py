@@ -274,6 +274,14 @@ def test_embed_stores_what_has_a_media_item(arguments, content, item, kind, segm
     ]
 
 
+def test_a_file_that_is_not_text_is_told(tmp_path) -> None:
+    file = tmp_path / "picture.png"
+    file.write_bytes(b"\x89PNG")
+    done = run("embed", "--file", str(file))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: what should be read isn't UTF-8")
+
+
 def test_a_file_that_is_not_there_is_told(tmp_path) -> None:
     done = run("embed", "--file", str(tmp_path / "none.txt"))
     assert done.exit_code == 1

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -164,6 +165,17 @@ def test_a_search_sends_what_was_asked_and_its_hits_are_values(ask) -> None:
     assert hit.explain == {"fusion": None}
     with pytest.raises(FrozenInstanceError):
         hit.text = "other"
+
+
+@pytest.mark.parametrize("vector", [[0.5, -1.0], array("f", [0.5, -1]), np.array([0.5, -1])])
+def test_own_vectors_may_be_lists_or_arrays(ask, vector) -> None:
+    handle, seen = answers({"results": []}, EMBEDDED, {"responses": []})
+    ask(handle)("search", embedding=vector, embedding_type="frame")
+    ask(handle)("embed", 1, [{"id": 1, "text": "x", "embedding": vector}])
+    ask(handle)("search_batch", [{"embedding": vector}])
+    assert seen[0][2] == {"embedding": [0.5, -1.0], "embedding_type": "frame"}
+    assert seen[1][2]["segments"] == [{"id": 1, "text": "x", "embedding": [0.5, -1.0]}]
+    assert seen[2][2]["queries"] == [{"embedding": [0.5, -1.0]}]
 
 
 def test_a_batch_shares_options_and_a_query_may_have_its_own(ask) -> None:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+from deployments.client.cli import app as commands
 from deployments.core.errors import ModelNotFound, ServiceError
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
@@ -154,3 +156,57 @@ def test_messages_in_troubleshooting_are_those_of_the_code():
     for block in blocks(GUIDE / "troubleshooting.md"):
         for part in block.text.strip().strip("…").split("…"):
             assert part.strip(" .:;()") in known, part
+
+
+def test_files_and_names_that_contributors_are_led_to_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    top = {path.name for path in ROOT.iterdir()}
+    paths = {each for each in re.findall(r"`([\w./*-]+)`", text) if each.partition("/")[0] in top}
+    assert len(paths) > 30
+    for path in paths:
+        assert list(ROOT.glob(path)), path
+    named = re.findall(r"`(\w+)`(?: and[^`]*`(\w+)`)? in\s+`([\w/.]+)`", text)
+    assert len(named) >= 8
+    for first, second, path in named:
+        source = (ROOT / path).read_text()
+        assert first in source, (first, path)
+        assert second in source, (second, path)
+    targets = re.findall(r"(?m)^([a-z-]+):.*##", (ROOT / "Makefile").read_text())
+    assert {*re.findall(r"\bmake ([a-z-]+)", text)} <= {*targets}
+
+
+def measured():
+    """Of the benchmark's results: searches and segments a second, of the service and the design."""
+    text = (ROOT / "tests/bench/RESULTS.md").read_text()
+    pattern = r"(?m)^\| (search|ingest), (\d+) \w+[^|]*\| (service|baseline) \| ([\d.]+) "
+    rows = re.findall(pattern, text)
+    return {(measure, int(count), who): float(speed) for measure, count, who, speed in rows}
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", GUIDE / "measured.md"], ids=str)
+def test_figures_are_those_of_the_results(document):
+    found = measured()
+    (table,) = [table for table in tables(document) if "that design" in table[0]]
+    assert len(table) == 6
+    for row in table[1:]:
+        clients = re.search(r"(\d+) clients?", row[0])
+        measure = ("search", int(clients[1])) if clients else ("ingest", 100)
+        service, design = found[*measure, "service"], found[*measure, "baseline"]
+        assert [float(row[1]), float(row[2])] == pytest.approx([service, design], abs=0.5)
+        # Ratios are taken round by round, so they aren't those of the medians.
+        assert float(row[3]) == pytest.approx(service / design, rel=0.03)
+    results = re.findall(r"\b0\.\d{4}\b", (ROOT / "tests/eval/RESULTS.md").read_text())
+    (table,) = [table for table in tables(document) if "hybrid" in table[0]]
+    for row in table[1:]:
+        for figure in row[1:]:
+            assert any(abs(float(figure) - float(each)) <= 0.00051 for each in results), row
+
+
+def test_every_command_and_every_option_of_backfill_is_explained():
+    found = typer.main.get_group(commands).commands
+    page = (GUIDE / "clients.md").read_text()
+    assert [name for name in found if not re.search(rf"`{name}[ `]", page)] == []
+    page = (GUIDE / "backfill.md").read_text()
+    options = [name for each in found["backfill"].params for name in each.opts if "--" in name]
+    assert len(options) > 10
+    assert [name for name in options if f"`{name}" not in page] == []

@@ -40,7 +40,7 @@ class Pool:
             self.runs.set()
 
     @property
-    def model(self):
+    def models(self):
         return self
 
     def remote(self):
@@ -49,7 +49,7 @@ class Pool:
 
 
 def send(pool):
-    return pool.model.remote()
+    return pool.models.remote()
 
 
 def in_loop(test):

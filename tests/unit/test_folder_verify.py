@@ -2,6 +2,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_a_checkpoint_that_lacks_a_row_is_reported(closed: Path) -> None:
         state = index._published.current
         snapshots = dict(state.snapshots)
         old = snapshots[TRANSCRIPT]
-        snapshots[TRANSCRIPT] = type(old)(old.vectors[1:], old.sequences[1:], old.dead)
+        snapshots[TRANSCRIPT] = replace(old, vectors=old.vectors[1:], sequences=old.sequences[1:])
         index._published.current = type(state)(state.commit_id, state.last_sequence, snapshots)
         index.checkpoint(force=True)
         index._published.current = state

@@ -61,6 +61,7 @@ def test_html_in_markdown_is_text():
     assert "<script" not in page
     assert "<img" not in page
     assert "&lt;script&gt;" in page
+    assert html('```text "><script>\nx\n```\n').startswith('<pre class="text &quot;&gt;&lt;script')
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from deployments.index import SEARCH_THREADS, Index
 
 CLIP = EmbeddingType.CLIP
 MODEL = read_identity("all-MiniLM-L6-v2", find_model("all-MiniLM-L6-v2"))
+OF_CLIPS = {CLIP: MODEL.fingerprint}
 VECTORS = np.eye(3, MODEL.dimension, dtype=np.float32)
 SEGMENTS = tuple(Segment(number, f"Text number {number}") for number in range(3))
 UPSERT = Upsert(CLIP, 1, SEGMENTS, False, VECTORS, (0, 1, 2))
@@ -68,7 +69,7 @@ async def until(condition: object, index: Index) -> None:
 
 
 async def texts(index: Index) -> list[str]:
-    (answer,) = await index.search([Search(CLIP, 10)], VECTORS[:1], MODEL.fingerprint)
+    (answer,) = await index.search([Search(CLIP, 10)], VECTORS[:1], OF_CLIPS)
     assert isinstance(answer, bytes)
     return sorted(result["metadata"]["text"] for result in json.loads(answer)["results"])
 
@@ -88,7 +89,7 @@ async def test_a_damaged_store_answers_with_what_is_wrong_until_it_is_repaired(
         index.stats(),
         index.delete(DeleteMedia(1)),
         index.upsert(UPSERT, MODEL.fingerprint),
-        index.search([Search(CLIP, 1)], VECTORS[:1], MODEL.fingerprint),
+        index.search([Search(CLIP, 1)], VECTORS[:1], OF_CLIPS),
     ):
         with pytest.raises(StoreDamaged) as raised:
             await call
@@ -166,7 +167,7 @@ async def test_counts_and_checks_do_not_wait_behind_searches(indices: Indices) -
     try:
         async with asyncio.timeout(30):
             assert (await index.stats()).vectors[CLIP] == len(SEGMENTS)
-            await index.check(Search(CLIP, 1), VECTORS[:1], MODEL.fingerprint)
+            await index.check([Search(CLIP, 1)], VECTORS[:1], OF_CLIPS)
         assert not waiting.done()
     finally:
         held.set()
@@ -181,7 +182,7 @@ async def test_a_filter_is_given_up_in_time_for_an_answer(
     await index.upsert(UPSERT, MODEL.fingerprint)
     filtered = Search(CLIP, 1, filter=parsed({"tags": "x"}))
     plain = Search(CLIP, 1)
-    late, answer = await index.search([filtered, plain], VECTORS[:2], MODEL.fingerprint)
+    late, answer = await index.search([filtered, plain], VECTORS[:2], OF_CLIPS)
     assert isinstance(late, DeadlineExceeded)
     assert "took too long" in late.detail
     assert isinstance(answer, bytes)

@@ -444,7 +444,7 @@ def test_an_empty_list_is_no_error(client):
         (embed_body(segments=[{"id": 1, "text": "x"}, {"id": "1", "text": "y"}]), "same id"),
         (with_segment(text=""), "white space"),
         (with_segment(text=" \n\t"), "white space"),
-        (with_segment(text=None), "segments.0.text"),
+        (with_segment(text=None), "segments.0: a text is required"),
         (with_segment(text=5), "segments.0.text"),
         (with_segment(text="x" * 101), "101 characters"),
         (with_segment(text="a\x00b"), "null character"),

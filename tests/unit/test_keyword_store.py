@@ -21,6 +21,10 @@ from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import Hit, Search, SearchMode
 
 NEW = ("DROP TABLE keyword_places", "DROP TABLE keywords", "DROP TABLE keyword_lengths")
+NEWER = [
+    f"DROP TABLE {name}"
+    for name in ("standby_vectors", "standby_marks", "standby_models", "former_models")
+]
 
 
 def search(index: SegmentIndex | SalvagedIndex, text: str, mode: str = "keyword") -> list[Hit]:
@@ -41,7 +45,7 @@ def folder(folder: Path) -> Path:
 @pytest.fixture
 def first_format(folder: Path) -> Path:
     """The folder as the first version of this service left it."""
-    execute(folder, *NEW)
+    execute(folder, *NEW, *NEWER)
     execute(folder, "UPDATE meta SET value=1 WHERE key='format'")
     return folder
 

@@ -1,5 +1,7 @@
 """What `make run` refuses before it starts anything."""
 
+import socket
+
 import pytest
 import yaml
 
@@ -21,6 +23,17 @@ def test_an_open_address_without_a_key_is_refused_before_anything_starts(tmp_pat
     with pytest.raises(local.StartError, match="without an API key: set EMBEDDINGS_API_KEY"):
         local.start(config, log)
     assert not log.exists()
+
+
+def test_a_port_that_somebody_has_is_refused_before_anything_starts(tmp_path, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = write_config(tmp_path, host="127.0.0.1", port=taken.getsockname()[1])
+        assert local.run(config, tmp_path / "log", None) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "is in use: a service may be running already" in shown
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_wrong_key_is_refused_before_anything_starts(tmp_path, monkeypatch):

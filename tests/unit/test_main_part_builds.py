@@ -362,7 +362,7 @@ def test_a_failed_commit_does_not_show_through_a_swap(open_with: Open) -> None:
     store_segments(index, 1, *texts(200))
     settle(index)
     published = index._published.current
-    index._adopt(TRANSCRIPT, None)
+    index._adopt(TRANSCRIPT, None, MODEL.fingerprint)
     dropped = index._published.current
     assert (dropped.commit_id, dropped.last_sequence) == (
         published.commit_id,

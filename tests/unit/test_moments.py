@@ -15,13 +15,12 @@ from page_damage import flip_text
 from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, store_segments, vector_of, vectors_of
 from test_ingress import RecordingBackend, assert_problem
 
-from deployments.core import query_vectors
 from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.filters import Column, IdIn
 from deployments.core.moment_reads import FoundMoment
 from deployments.core.moment_schemas import MomentsResponse
 from deployments.core.moments import SUPPORT, Moment, find_moments
-from deployments.core.query_vectors import needs_encoding
+from deployments.core.query_vectors import compact, query_vectors
 from deployments.core.search_answers import answers_json
 from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import (
@@ -35,6 +34,7 @@ from deployments.core.segments import (
     Search,
     SearchMode,
     Segment,
+    Vectors,
 )
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
@@ -319,10 +319,13 @@ class FindingBackend(RecordingBackend):
         self._reads = index.reads
 
     async def search(self, query: Query) -> bytes:
+        async def encode(_: str, texts: list[str]) -> Vectors:
+            return vectors_of(texts)
+
         self.asked.append(query)
-        encoded = vector_of(query.text) if needs_encoding(query) else None
-        compared = query_vectors.vectors_of(query, encoded, MODEL)
-        (answer,) = answers_json(self._reads, [query.search], query_vectors.compact(compared))
+        (compared,) = await query_vectors([query], dict.fromkeys(EmbeddingType, MODEL), encode)
+        assert isinstance(compared, list)
+        (answer,) = answers_json(self._reads, [query.search], compact(compared))
         return answer
 
 

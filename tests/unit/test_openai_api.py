@@ -34,7 +34,8 @@ class FakeBackend:
         self.asked = []
         self.error = None
 
-    async def encode(self, texts, kind, priority):
+    async def encode(self, texts, kind, priority, model):
+        assert model == "fake"
         self.asked.append((list(texts), kind, priority))
         if self.error is not None:
             raise self.error
@@ -44,10 +45,10 @@ class FakeBackend:
             vectors, tuple(one.truncated for one in tokens), tuple(len(one.ids) for one in tokens)
         )
 
-    async def model(self):
+    async def models(self):
         if isinstance(self.error, NotReady):
             raise self.error
-        return self.encoder.identity
+        return [self.encoder.identity]
 
 
 @pytest.fixture

@@ -116,8 +116,8 @@ def test_a_segment_with_a_vector_may_lack_its_text(client, backend, embedding, t
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "segments.0.text: is required, unless the segment has an embedding"),
-        ({"embedding": None}, "segments.0.text: is required"),
+        ({}, "segments.0: a text is required, unless there is an embedding or an image"),
+        ({"embedding": None}, "segments.0: a text is required"),
         ({"text": " ", "embedding": None}, "white space"),
         ({"text": "a\u0000", "embedding": [1]}, "null character"),
         ({"text": "x" * 101, "embedding": [1]}, "101 characters"),

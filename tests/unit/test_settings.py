@@ -36,6 +36,25 @@ def test_each_index_can_have_a_type_of_its_own(monkeypatch):
     }
 
 
+def test_each_index_can_have_a_model_of_its_own(monkeypatch):
+    assert set(Settings.load().models().values()) == {"all-MiniLM-L6-v2"}
+    monkeypatch.setenv("EMBEDDING_MODEL", "all-MiniLM-L12-v2")
+    monkeypatch.setenv("EMBEDDING_MODEL_FRAME", "external:clip-ViT-B-32:512")
+    assert Settings.load({"embedding_model_clip": "external:8"}).models() == {
+        EmbeddingType.TRANSCRIPT: "all-MiniLM-L12-v2",
+        EmbeddingType.FRAME: "external:clip-ViT-B-32:512",
+        EmbeddingType.CLIP: "external:8",
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["external:", "external:0", "external:x", "external:a b:8", "external:4097"]
+)
+def test_a_model_elsewhere_has_a_dimension(name):
+    with pytest.raises(SettingsError, match=r"external:512 or external:NAME:512.* 1 to 4096"):
+        Settings.load({"embedding_model_frame": name})
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch):
     monkeypatch.setenv("EMBEDDING_MODEL", "")
     assert Settings.load().embedding_model == "all-MiniLM-L6-v2"

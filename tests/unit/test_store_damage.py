@@ -128,7 +128,7 @@ def test_a_store_that_vanished_is_noticed_without_checkpoints(damaged: Path) -> 
 
 
 def test_other_tables_are_damage(damaged: Path) -> None:
-    flip_text(damaged, b"    truncated INTEGER NOT NULL,")  # its first blank
+    flip_text(damaged, b"    text_hash BLOB NOT NULL,")  # its first blank
     message = refusal(damaged)
     assert "damaged" in message
 
