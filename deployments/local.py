@@ -64,6 +64,7 @@ PORT_BLOCKS = 600
 START_TIMEOUT_S = 300
 LOAD_BATCH = 100
 DEFAULT_URL = "http://127.0.0.1:8004"
+SAMPLES = Path("data/samples")
 EXAMPLES = (
     ("transcript", "relative strength index overbought"),
     ("frame", "price chart with a moving average crossover"),
@@ -77,7 +78,7 @@ def main() -> int:
     """Start, load, show examples, and serve until Ctrl-C; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--config", type=Path, default=Path("serve_config.yaml"))
-    parser.add_argument("--samples", type=Path, default=Path("data/samples"))
+    parser.add_argument("--samples", type=Path, default=SAMPLES)
     parser.add_argument("--log", type=Path, default=Path("data/processed/serve.log"))
     options = parser.parse_args()
     return run(options.config, options.log, options.samples)
@@ -109,7 +110,8 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
                 if writes and client.get("/stats").json()["total_vectors"] == 0:
                     load_samples(client, samples)
                 _show_examples(client)
-        _show_directions(url, log, "" if key is None else ' -H "X-API-Key: …"')
+        header = "" if key is None else ' -H "X-API-Key: …"'
+        _show_directions(url, log, header, with_make=samples == SAMPLES)
         child.wait()
         raise StartError("The service ended by itself.")
     except KeyboardInterrupt:
@@ -302,9 +304,10 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
 
 
-def _show_directions(url: str, log: Path, header: str) -> None:
+def _show_directions(url: str, log: Path, header: str, with_make: bool) -> None:
     commands, serve = (_typed(name) for name in ("embeddings-service", "serve"))
     where = "" if url == DEFAULT_URL else f" --url {url}"
+    clear = "\n  Remove all stored data   make clear, after stopping" if with_make else ""
     console.print(
         f"""
 The service is up.
@@ -315,8 +318,7 @@ The service is up.
   From the command line    {commands} search "when is a stock overbought?"{where}
   State of its parts       RAY_AUTH_MODE=token {serve} status
   Log                      {log}
-  Stop                     Ctrl-C; everything stored stays
-  Remove all stored data   rm -r {Settings.load().faiss_index_dir}, after stopping
+  Stop                     Ctrl-C; everything stored stays{clear}
 """,
         markup=False,
         soft_wrap=True,

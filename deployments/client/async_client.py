@@ -151,7 +151,9 @@ class AsyncClient:
         """Find segments whose meaning is near to that of a stored one."""
         return await self._send(calls.similar(media_item_id, segment_id, embedding_type, options))
 
-    async def moments(self, query: str, **options: Unpack[MomentOptions]) -> tuple[Moment, ...]:
+    async def moments(
+        self, query: str | None = None, **options: Unpack[MomentOptions]
+    ) -> tuple[Moment, ...]:
         """Find stretches of media items, by what is said and shown in them."""
         return await self._send(calls.moments(query, options))
 

@@ -57,6 +57,8 @@ class Batches:
         self._size = size
         self._open: dict[str, _Open] = {}
         self._taken = 0
+        self._waiting = 0
+        self._waiting_chars = 0
 
     def all_of(self, segments: Iterable[Json]) -> Iterator[Batch]:
         """The batches of all these segments."""
@@ -82,9 +84,11 @@ class Batches:
         opened = self._open.setdefault(key, _Open(item, {}))
         opened.segments[name] = segment
         opened.chars += chars
+        self._waiting += 1
+        self._waiting_chars += chars
         if len(opened.segments) >= self._size:
             yield self._close(key)
-        while self._waits_too_much():
+        while self._waiting > WINDOW or self._waiting_chars > WINDOW_CHARS:
             # The media item that waits longest.
             yield self._close(next(iter(self._open)))
 
@@ -93,15 +97,10 @@ class Batches:
         for key in list(self._open):
             yield self._close(key)
 
-    def _waits_too_much(self) -> bool:
-        waiting = self._open.values()
-        return (
-            sum(len(each.segments) for each in waiting) > WINDOW
-            or sum(each.chars for each in waiting) > WINDOW_CHARS
-        )
-
     def _close(self, key: str) -> Batch:
         done = self._open.pop(key)
+        self._waiting -= len(done.segments)
+        self._waiting_chars -= done.chars
         return Batch(done.media_item_id, tuple(done.segments.values()), frozenset(done.segments))
 
 

@@ -60,6 +60,7 @@ class SearchOptions(SimilarOptions, total=False):
 class MomentOptions(TypedDict, total=False):
     """What a search for moments may say beside its query."""
 
+    embeddings: Mapping[EmbeddingType, Sequence[float]]
     types: Mapping[EmbeddingType, float]
     top_k: int
     mode: Mode
@@ -127,9 +128,12 @@ def similar(
     return Call("POST", "/search/similar", Hits.read, body)
 
 
-def moments(query: str, options: Mapping[str, Any]) -> Call[tuple[Moment, ...]]:
+def moments(query: str | None, options: Mapping[str, Any]) -> Call[tuple[Moment, ...]]:
     """POST /search/moments."""
-    return Call("POST", "/search/moments", Moment.read_all, {"query": query, **_given(options)})
+    body = _given({"query": query, **options})
+    if "embeddings" in body:
+        body["embeddings"] = {kind: _plain(own) for kind, own in body["embeddings"].items()}
+    return Call("POST", "/search/moments", Moment.read_all, body)
 
 
 def text_parts(texts: str | Sequence[str]) -> list[list[str]]:
@@ -196,10 +200,12 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_plain_vector(document: Json) -> dict[str, Any]:
     """With an `embedding` that may be an array as a list."""
-    plain = dict(document)
-    if hasattr(plain.get("embedding"), "tolist"):
-        plain["embedding"] = plain["embedding"].tolist()
-    return plain
+    own = {"embedding": _plain(document["embedding"])} if "embedding" in document else {}
+    return {**document, **own}
+
+
+def _plain(vector: Any) -> Any:
+    return vector.tolist() if hasattr(vector, "tolist") else vector
 
 
 def _media_path(media_item_id: Id) -> str:

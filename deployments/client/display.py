@@ -52,9 +52,7 @@ def moments_table(moments: Iterable[Moment]) -> "Table":
         table.add_row(f"{moment.score:.2f}", str(moment.media_item_id), at, _around(moment.context))
         for kind in TYPES:
             for hit in moment.evidence.get(kind, ()):
-                table.add_row(
-                    "", "", _time(hit), f"{kind}  {hit.similarity:.2f}  {_line(hit.text)}"
-                )
+                table.add_row("", "", _time(hit), f"{kind}  {hit.similarity:.2f}  {_line(hit)}")
     return table
 
 
@@ -62,7 +60,7 @@ def marked(hit: Hit) -> "Text":
     """A hit's text with the words of the query marked."""
     from rich.text import Text
 
-    text = Text(hit.text)
+    text = Text(hit.text or _image(hit))
     for start, end in hit.highlights or ():
         text.stylize(MARK, start, end)
     return text
@@ -70,7 +68,9 @@ def marked(hit: Hit) -> "Text":
 
 def stats_table(stats: Stats) -> "Table":
     """A row for each type of vectors."""
-    table = _table("", "vectors", "searched by", "building", "recall@10")
+    models = {index.get("model_name", stats.model_name) for index in stats.indices.values()}
+    shown = ("model",) if len(models) > 1 else ()
+    table = _table("", "vectors", "searched by", "building", "recall@10", *shown)
     for kind in TYPES:
         index = stats.indices.get(kind, {})
         progress, recall = index.get("build_progress"), index.get("recall_at_10")
@@ -80,8 +80,9 @@ def stats_table(stats: Stats) -> "Table":
             str(index.get("type", "-")),
             f"{progress:.0%}" if progress is not None else "yes" if index.get("building") else "-",
             "-" if recall is None else f"{recall:.3f}",
+            *(str(index.get("model_name", "")) for _ in shown),
         )
-    table.add_row("total", f"{stats.total_vectors:,}", "", "", "")
+    table.add_row("total", f"{stats.total_vectors:,}")
     return table
 
 
@@ -133,6 +134,11 @@ def _dim(segment: Segment) -> "Text":
     return Text(segment.text, style="dim")
 
 
+def _image(segment: Segment) -> str:
+    """What to show of a segment that is an image without a text."""
+    return str(segment.metadata.get("image_path", ""))
+
+
 def _around(context: Context | None) -> "Text":
     from rich.text import Text
 
@@ -140,5 +146,5 @@ def _around(context: Context | None) -> "Text":
     return Text(" ".join(segment.text for segment in said), style="dim")
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _line(hit: Hit) -> str:
+    return " ".join((hit.text or _image(hit)).split())

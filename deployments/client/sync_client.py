@@ -153,7 +153,9 @@ class Client:
         """Find segments whose meaning is near to that of a stored one."""
         return self._send(calls.similar(media_item_id, segment_id, embedding_type, options))
 
-    def moments(self, query: str, **options: Unpack[MomentOptions]) -> tuple[Moment, ...]:
+    def moments(
+        self, query: str | None = None, **options: Unpack[MomentOptions]
+    ) -> tuple[Moment, ...]:
         """Find stretches of media items, by what is said and shown in them."""
         return self._send(calls.moments(query, options))
 
@@ -162,7 +164,8 @@ class Client:
     ) -> Embeddings:
         """The vectors of texts, which are not stored; `input_type` is `query` or `document`.
 
-        Any number of texts, in several requests. Without `model` the service is asked for it first.
+        Any number of texts, in several requests. Without `model` the service is asked for the first
+        one that it has.
         """
         if model is None:
             model = self._send(calls.model_name())

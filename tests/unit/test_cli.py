@@ -298,6 +298,21 @@ def test_the_words_of_the_query_are_marked_in_a_terminal() -> None:
     assert "\x1b[1;33mabove\x1b[0m [\x1b[1;33m70\x1b[0m]" in output.getvalue()
 
 
+def test_models_are_shown_where_indices_have_their_own(tmp_path) -> None:
+    counts = {f"{kind}_vectors": 3 for kind in ("transcript", "frame", "clip", "total")}
+    document = counts | {"model_name": "mini", "embedding_dimension": 8, "timestamp": "now"}
+
+    def shown(frame: str) -> str:
+        models = {"transcript": "mini", "frame": frame, "clip": "mini"}
+        indices = {kind: {"type": "flat", "model_name": name} for kind, name in models.items()}
+        with server(200, {}, json.dumps(document | {"indices": indices}).encode()) as (url, _):
+            return run("stats", "--url", url).stdout
+
+    assert "mini\n" in shown("pictures")
+    assert "pictures\n" in shown("pictures")
+    assert shown("mini").count("mini") == 1
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [(None, "--:--"), (0, "00:00"), (59.9, "00:59"), (61, "01:01"), (3600, "1:00:00")],

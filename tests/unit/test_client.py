@@ -169,11 +169,13 @@ def test_a_search_sends_what_was_asked_and_its_hits_are_values(ask) -> None:
 
 @pytest.mark.parametrize("vector", [[0.5, -1.0], array("f", [0.5, -1]), np.array([0.5, -1])])
 def test_own_vectors_may_be_lists_or_arrays(ask, vector) -> None:
-    handle, seen = answers({"results": []}, EMBEDDED, {"responses": []})
+    handle, seen = answers({"results": []}, EMBEDDED, {"responses": []}, {"moments": []})
     ask(handle)("search", embedding=vector, embedding_type="frame")
     ask(handle)("embed", 1, [{"id": 1, "text": "x", "embedding": vector}])
     ask(handle)("search_batch", [{"embedding": vector}])
+    ask(handle)("moments", embeddings={"frame": vector})
     assert seen[0][2] == {"embedding": [0.5, -1.0], "embedding_type": "frame"}
+    assert seen[3][2] == {"embeddings": {"frame": [0.5, -1.0]}}
     assert seen[1][2]["segments"] == [{"id": 1, "text": "x", "embedding": [0.5, -1.0]}]
     assert seen[2][2]["queries"] == [{"embedding": [0.5, -1.0]}]
 
