@@ -24,6 +24,8 @@ from deployments.core.errors import (
 )
 from deployments.core.exposure import check_exposure
 from deployments.core.media_lists import MediaList, SegmentList
+from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
+from deployments.core.recent import Recent
 from deployments.core.results import Json
 from deployments.core.segments import (
     DeleteMedia,
@@ -50,6 +52,7 @@ MAX_QUERIES_PER_CALL = 64
 # runs, since a call itself costs as much as encoding a query.
 FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
+MODELS_FRESH_S = 1.0
 READY_CHECK_PERIOD_S = 15.0
 READY_CHECK_TIMEOUT_S = 30.0
 RUNNING: Any = "RUNNING"
@@ -70,7 +73,7 @@ class ServeBackend:
         self._timeout_s = settings.embeddings_timeout_s
         self._encoders = encoders
         self._index = index
-        self._models: tuple[ModelIdentity, ...] | None = None
+        self._models = Recent(self._ask_models, MODELS_FRESH_S)
         self.encoder_replicas: int | None = None
         self._calls = SearchCalls()
         self._in_batches = 0
@@ -155,10 +158,14 @@ class ServeBackend:
         )
 
     async def models(self) -> Sequence[ModelIdentity]:
-        """The models that encode; the same for as long as this replica and its encoders live."""
-        if self._models is None:
-            self._models = await self._encoders.call(lambda encoder: encoder.models.remote())
-        return self._models
+        """The models that encode for the index, as they were a moment ago."""
+        return await self._models.get()
+
+    async def _ask_models(self) -> Sequence[ModelIdentity]:
+        models: Sequence[ModelIdentity] = await self._encoders.call(
+            lambda encoder: encoder.models.remote()
+        )
+        return models
 
     async def delete(self, deletion: DeleteMedia) -> int:
         """Remove segments; returns how many there were."""
@@ -168,6 +175,16 @@ class ServeBackend:
             what="the index",
             timeout_s=self._timeout_s,
             repeatable=False,
+        )
+
+    async def migrate(self, request: MigrationRequest) -> MigrationStatus | None:
+        """Change the model, or tell how far that is."""
+        # Not repeated once it may have begun: a second switch or rollback would be refused.
+        return await call(
+            lambda: self._index.migrate.remote(request),
+            what="the index",
+            timeout_s=self._timeout_s,
+            repeatable=request.act is Act.STATUS,
         )
 
     async def media(self, wanted: MediaList) -> Json:

@@ -14,14 +14,17 @@ from deployments.calls import call
 from deployments.core.batcher import Encoded, Priority
 from deployments.core.coalescer import Coalescer
 from deployments.core.configured_models import external_identity, is_external
-from deployments.core.errors import InvalidInput, NotReady, ServiceError
+from deployments.core.errors import InvalidInput, NotReady, OtherModel, ServiceError
+from deployments.core.followed_models import FollowedModels
 from deployments.core.loaded_models import LoadedModels, load_model
 from deployments.core.query_vectors import compact, query_vectors
 from deployments.core.results import Json
 from deployments.core.segment_encoder import SegmentEncoder
 from deployments.core.segment_images import SegmentImages
 from deployments.core.segments import (
+    EmbeddingType,
     ModelIdentity,
+    Models,
     MomentSearch,
     Query,
     Search,
@@ -48,8 +51,8 @@ changed the same segments meanwhile."""
 
 PROBE = "health check"
 
-_Group = tuple[list[Search | MomentSearch], list[Vector], str]
-"""What was encoded together, and the ids of the requests that it is for."""
+_Group = tuple[list[Search | MomentSearch], list[Vector], Models, str]
+"""What was encoded together, with which models, and the ids of the requests that it is for."""
 
 
 class Encoder:
@@ -61,11 +64,11 @@ class Encoder:
         self._index = index
         names = settings.models()
         self._loaded = LoadedModels(partial(load_model, settings=settings))
-        self._models = {
+        configured = {
             kind: external_identity(name) if is_external(name) else self._loaded.add(name).identity
             for kind, name in names.items()
         }
-        self._fingerprints = {kind: model.fingerprint for kind, model in self._models.items()}
+        self._models = FollowedModels(self._loaded, configured, self._models_of_index)
         self._workload = Workload(self._loaded.stats)
         self._metrics = EncoderMetrics()
         metrics, loaded = self._metrics, self._loaded
@@ -85,7 +88,10 @@ class Encoder:
 
     async def search(self, queries: Sequence[Query]) -> list[Json | ServiceError]:
         """The answer to each query, or why it has none."""
-        compared = await query_vectors(queries, self._models, self._encode_queries)
+        return await self._models.with_models(partial(self._search, queries))
+
+    async def _search(self, queries: Sequence[Query], models: Models) -> list[Json | ServiceError]:
+        compared = await query_vectors(queries, models, self._encode_queries)
         answers: dict[int, Json | ServiceError] = {}
         searches, vectors = {}, []
         for i, (query, found) in enumerate(zip(queries, compared, strict=True)):
@@ -96,7 +102,7 @@ class Encoder:
                 searches[i] = query.search
                 vectors += found
         if searches:
-            told = await self._submit(list(searches.values()), vectors)
+            told = await self._submit(list(searches.values()), vectors, models)
             answers |= zip(searches, told, strict=True)
         return [answers[i] for i in range(len(queries))]
 
@@ -105,21 +111,27 @@ class Encoder:
 
         Once for each model; in an index whose model runs elsewhere, with any vector.
         """
-        kinds = {model.name: kind for kind, model in reversed(self._models.items())}
+        await self._models.with_models(self._check)
+
+    async def _check(self, models: Models) -> None:
+        kinds = {model.name: kind for kind, model in reversed(list(models.items()))}
         searches = [Search(kind, top_k=1) for kind in kinds.values()]
         vectors = await asyncio.gather(*map(self._probe, kinds))
         await call(
-            lambda: self._index.check.remote(searches, compact(vectors), self._fingerprints),
+            lambda: self._index.check.remote(searches, compact(vectors), _fingerprints(models)),
             what="the index",
             timeout_s=self._timeout_s,
         )
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments, encoding only those for which the index has no vector."""
-        model = self._models[upsert.embedding_type]
+        return await self._models.with_models(partial(self._embed, upsert))
+
+    async def _embed(self, upsert: Upsert, models: Models) -> UpsertResult:
+        model = models[upsert.embedding_type]
         upsert, images = await self._segments.prepare(upsert, model)
         for _ in range(MOST_ATTEMPTS):
-            result = await self._apply(upsert)
+            result = await self._apply(upsert, model)
             if not result.missing:
                 return result
             upsert = await self._segments.complete(upsert, result.missing, images, model)
@@ -133,13 +145,21 @@ class Encoder:
         `model` is the name of one of `models`.
         """
         started = monotonic()
-        encoded = await self._loaded.use(model).batcher.encode(texts, kind, priority)
+        batcher = (await self._models.named(model)).batcher
+        encoded = await batcher.encode(texts, kind, priority)
         self._metrics.encoded(priority, monotonic() - started)
         return encoded
 
+    async def encode_anew(
+        self, model: ModelIdentity, texts: Sequence[str], kind: TextKind
+    ) -> Encoded:
+        """As `encode`, behind all else, with any model, which is loaded if it isn't yet."""
+        batcher = (await self._models.borrowed(model)).batcher
+        return await batcher.encode(texts, kind, Priority.BULK)
+
     async def models(self) -> tuple[ModelIdentity, ...]:
-        """The models that encode."""
-        return self._loaded.identities
+        """The models that encode for the index."""
+        return self._models.identities
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What Serve asks for from time to time and gives to the policy of `scaling`."""
@@ -162,27 +182,38 @@ class Encoder:
         return vector
 
     async def _submit(
-        self, searches: list[Search | MomentSearch], vectors: list[Vector]
+        self, searches: list[Search | MomentSearch], vectors: list[Vector], models: Models
     ) -> list[Json | ServiceError]:
-        return await self._searches.submit((searches, vectors, current_request_id()))
+        return await self._searches.submit((searches, vectors, models, current_request_id()))
 
     async def _search_index(self, groups: list[_Group]) -> list[list[Json | ServiceError]]:
         """One call for the searches of all groups that were encoded together."""
-        work_for(request_ids for _, _, request_ids in groups)
-        searches = [search for group, _, _ in groups for search in group]
-        vectors = compact([vector for _, vectors, _ in groups for vector in vectors])
+        work_for(request_ids for *_, request_ids in groups)
+        models = self._models.models
+        if any(of_group is not models for _, _, of_group, _ in groups):
+            raise OtherModel("the model was changed while queries were encoded")
+        searches = [search for group, *_ in groups for search in group]
+        vectors = compact([vector for _, vectors, *_ in groups for vector in vectors])
         results = await call(
-            lambda: self._index.search.remote(searches, vectors, self._fingerprints),
+            lambda: self._index.search.remote(searches, vectors, _fingerprints(models)),
             what="the index",
             timeout_s=self._timeout_s,
         )
         rest = iter(results)
-        return [list(islice(rest, len(group))) for group, _, _ in groups]
+        return [list(islice(rest, len(group))) for group, *_ in groups]
 
-    async def _apply(self, upsert: Upsert) -> UpsertResult:
-        fingerprint = self._fingerprints[upsert.embedding_type]
+    async def _models_of_index(self) -> Models:
         return await call(
-            lambda: self._index.upsert.remote(upsert, fingerprint),
+            lambda: self._index.models.remote(), what="the index", timeout_s=self._timeout_s
+        )
+
+    async def _apply(self, upsert: Upsert, model: ModelIdentity) -> UpsertResult:
+        return await call(
+            lambda: self._index.upsert.remote(upsert, model.fingerprint),
             what="the index",
             timeout_s=self._timeout_s,
         )
+
+
+def _fingerprints(models: Models) -> dict[EmbeddingType, str]:
+    return {kind: model.fingerprint for kind, model in models.items()}

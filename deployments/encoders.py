@@ -16,6 +16,9 @@ CPU_ENCODER = "Encoder"
 GPU_ENCODER = "GpuEncoder"
 """The deployments' names."""
 
+EMBEDDINGS_APP = "embeddings"
+"""Their application's name in the configuration file."""
+
 REST_S = 30.0
 """Serve keeps a GPU encoder that nothing calls for at least twice as long (`scale_down_s`)."""
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from deployments.core.group_commit import GroupCommit
 from deployments.core.index_policy import IndexPolicy
 from deployments.core.list_results import media_json, segments_json
 from deployments.core.media_lists import MediaList, SegmentList
+from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.core.results import Json, answer_or_failure
 from deployments.core.salvaged_index import SalvagedIndex
 from deployments.core.search_answers import answers_json
@@ -27,6 +29,7 @@ from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
     IndexStats,
+    Models,
     MomentSearch,
     Queries,
     Search,
@@ -35,8 +38,10 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
+from deployments.index_migrations import Encoding, IndexMigrations, warn_of_other_models
 from deployments.logs import log_as_serve
 from deployments.metrics import IndexMetrics, Publisher
+from deployments.remote_encoding import RemoteEncoding
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +65,10 @@ class Index:
     has repaired it.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, encoding: Encoding | None = None) -> None:
+        """`encoding` encodes for migrations; by default the Encoders do."""
         log_as_serve()
+        self._encoding = encoding
         self._settings = settings
         self._models = read_models(settings.models(), settings.embedding_precision)
         self._lock = FolderLock(settings.faiss_index_dir)
@@ -75,6 +82,8 @@ class Index:
         self._closing = threading.Event()
         self._searches = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
         self._checks = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._changes = ThreadPoolExecutor(1, thread_name_prefix="migrate")
+        self._migrations: IndexMigrations | None = None
         if not self._lock.try_acquire():
             self._in_thread(self._wait_for_lock)
         elif not self._open_if_whole():
@@ -83,10 +92,10 @@ class Index:
     async def upsert(self, upsert: Upsert, fingerprint: str) -> UpsertResult:
         """Make segments durable; returns when the next search sees them.
 
-        `fingerprint` is that of the model that made the vectors.
+        `fingerprint` is that of the model that made the vectors. Raises OtherModel if the index
+        has others.
         """
-        self._check_models({upsert.embedding_type: fingerprint})
-        result: UpsertResult = await self._write(upsert)
+        result: UpsertResult = await self._write(replace(upsert, fingerprint=fingerprint))
         return result
 
     async def delete(self, deletion: DeleteMedia) -> int:
@@ -100,9 +109,11 @@ class Index:
         queries: Queries,
         fingerprints: Fingerprints,
     ) -> list[Json | ServiceError]:
-        """The answer to each search, or why it has none; see answers_json."""
-        reads = self._opened().reads
-        self._check_models(fingerprints)
+        """The answer to each search, or why it has none; see answers_json.
+
+        Raises OtherModel if an index has vectors of another model than `fingerprints` says.
+        """
+        reads = self._opened().reads.comparing(fingerprints)
         started, until = monotonic(), self._filters_until()
         found = await self._in_search_thread(lambda: answers_json(reads, searches, queries, until))
         seconds = monotonic() - started
@@ -133,14 +144,31 @@ class Index:
     async def stats(self) -> IndexStats:
         """Counts by type, at once, however many searches wait."""
         stats = await self._in_check_thread(self._opened().stats)
-        return replace(stats, last_write_at=self._opened_writer().last_commit_at)
+        migration = None
+        if self._migrations is not None:
+            migration = await self._in_check_thread(self._migrations.status)
+        last_write_at = self._opened_writer().last_commit_at
+        return replace(stats, last_write_at=last_write_at, migration=migration)
+
+    async def models(self) -> Models:
+        """The models of the vectors that are searched now."""
+        return self._opened().models
+
+    async def migrate(self, request: MigrationRequest) -> MigrationStatus | None:
+        """Change the model, or tell how far that is."""
+        self._opened_writer()
+        if self._migrations is None:
+            raise StoreDamaged("a damaged store that is only searched can't change its model")
+        # A caller that goes away must not leave it unknown whether a switch happened.
+        work = partial(self._migrations.migrate, request)
+        threads = self._checks if request.act is Act.STATUS else self._changes
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, work))
 
     async def check(
         self, searches: Sequence[Search], queries: Queries, fingerprints: Fingerprints
     ) -> None:
         """Search for real, at once, however many other searches wait."""
-        reads = self._opened().reads
-        self._check_models(fingerprints)
+        reads = self._opened().reads.comparing(fingerprints)
         await self._in_check_thread(lambda: reads.answer(searches, queries))
 
     def check_health(self) -> None:
@@ -154,10 +182,10 @@ class Index:
     def close(self) -> None:
         """Write what is queued, save checkpoints, release the folder. Safe to call twice."""
         self._closing.set()
-        for thread in (self._check, self._publisher):
+        for thread in (self._check, self._publisher, self._migrations):
             if thread is not None:
                 thread.close()
-        self._check = self._publisher = None
+        self._check = self._publisher = self._migrations = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -196,8 +224,17 @@ class Index:
             self._lock.release()
             raise
         self._segments, self._writer = segments, (writer := GroupCommit(segments))
+        if isinstance(segments, SegmentIndex):
+            encoding = self._encoding or RemoteEncoding(self._settings)
+            self._migrations = IndexMigrations(self._settings, segments, writer, encoding)
+            warn_of_other_models(self._models, segments.models)
+        migrations = self._migrations
         self._publisher = Publisher(
-            lambda: self._metrics.publish(segments.condition(), writer.checkpoint_failures)
+            lambda: self._metrics.publish(
+                segments.condition(),
+                writer.checkpoint_failures,
+                None if migrations is None else migrations.status(),
+            )
         )
         if self._settings.embeddings_check_interval_s:
             self._check = BackgroundCheck(segments, self._settings.embeddings_check_interval_s)
@@ -214,7 +251,9 @@ class Index:
         if settings.embeddings_salvage:
             return SalvagedIndex.open(settings.faiss_index_dir, self._models, self._lock)
         policy = IndexPolicy(settings.index_types())
-        return SegmentIndex.open(settings.faiss_index_dir, self._models, self._lock, policy=policy)
+        return SegmentIndex.open(
+            settings.faiss_index_dir, self._models, self._lock, policy=policy, accept_former=True
+        )
 
     def _wait_for_lock(self) -> None:
         logged = -LOCK_LOG_S
@@ -285,12 +324,3 @@ class Index:
         if self._closing.is_set():
             return NotReady("the index is shutting down; try again in a moment")
         return self._locked()
-
-    def _check_models(self, fingerprints: Fingerprints) -> None:
-        for kind, fingerprint in fingerprints.items():
-            if fingerprint != self._models[kind].fingerprint:
-                raise NotReady(
-                    f"encoder and index run different models for {kind} vectors at the moment; "
-                    "if this lasts, both applications in the config file need the same "
-                    "embedding_model settings and embedding_precision"
-                )

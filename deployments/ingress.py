@@ -19,6 +19,7 @@ from deployments.core.errors import (
     ServiceError,
     StoreDamaged,
 )
+from deployments.core.migration_schemas import MigrationState
 from deployments.core.recent import Recent
 from deployments.core.schemas import (
     EmbedResponse,
@@ -26,7 +27,6 @@ from deployments.core.schemas import (
     IndexStatus,
     LiveResponse,
     StatsResponse,
-    as_timestamp,
 )
 from deployments.core.segments import (
     EmbeddingType,
@@ -35,10 +35,12 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
+from deployments.core.timestamps import as_timestamp
 from deployments.docs_page import add_docs_page
 from deployments.guide.routes import guide_routes
 from deployments.limits import check_text
 from deployments.media_routes import MediaBackend, media_routes
+from deployments.migration_routes import MigrationBackend, migration_routes
 from deployments.moment_routes import moment_routes
 from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
 from deployments.openapi import complete_openapi
@@ -63,7 +65,7 @@ always safe."""
 STRANGERS_CHECK_S = 1.0
 
 
-class Backend(MediaBackend, SearchBackend, EmbeddingBackend, Protocol):
+class Backend(MediaBackend, SearchBackend, EmbeddingBackend, MigrationBackend, Protocol):
     """What the routes call; every method raises the service's errors only."""
 
     @property
@@ -132,6 +134,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
     app.include_router(media_routes(backend))
     app.include_router(search_routes(backend, settings))
     app.include_router(moment_routes(backend, settings))
+    app.include_router(migration_routes(backend))
     app.include_router(openai_routes(backend, settings))
     app.include_router(page_routes(settings))
     app.include_router(guide_routes())
@@ -214,6 +217,7 @@ def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsRes
             )
             for kind, state in stats.indices.items()
         },
+        migration=None if stats.migration is None else MigrationState.of(stats.migration),
         last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
         encoder_replicas=encoder_replicas,
     )

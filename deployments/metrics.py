@@ -17,6 +17,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.backfill.tally import Tally
 from deployments.core.batcher import BatcherStats, Priority
 from deployments.core.index_condition import IndexCondition
+from deployments.core.migration_record import MigrationStatus
 from deployments.core.query_cache import CacheStats
 
 logger = logging.getLogger(__name__)
@@ -207,6 +208,13 @@ class IndexMetrics:
         self._checkpoint_failures = Total(
             "embeddings_checkpoint_failures_total", "Checkpoints that could not be written."
         )
+        self._migration_rows = Gauge(
+            "embeddings_migration_rows",
+            "Segments that need vectors of two models; 0 without a migration.",
+        )
+        self._migrated_rows = Gauge(
+            "embeddings_migration_done_rows", "Segments that have vectors of two models."
+        )
         self._recovery = Gauge("embeddings_recovery_seconds", "How long the last start took.")
         self._search = Histogram(
             "embeddings_index_search_seconds",
@@ -222,8 +230,15 @@ class IndexMetrics:
         """Publish that the folder could not be opened because its store is damaged."""
         self._damaged.set(1)
 
-    def publish(self, condition: IndexCondition, checkpoint_failures: int) -> None:
+    def publish(
+        self,
+        condition: IndexCondition,
+        checkpoint_failures: int,
+        migration: MigrationStatus | None,
+    ) -> None:
         """Publish the state of an open index."""
+        self._migration_rows.set(0 if migration is None else migration.rows)
+        self._migrated_rows.set(0 if migration is None else migration.rows_done)
         for kind, count in condition.vectors.items():
             self._vectors.set(count, tags={"embedding_type": kind.value})
         self._commit_id.set(condition.commit_id)

@@ -118,6 +118,30 @@ OPENAI_ERROR = {
 }
 """Under /v1, whatever the status."""
 
+
+def _migration(state: str) -> dict[str, Any]:
+    running = state == "running"
+    index = {
+        "from_model": "all-MiniLM-L6-v2",
+        "to_model": "all-MiniLM-L12-v2",
+        "overlap_at_10": None if running else 0.71,
+        "queries": 0 if running else 100,
+    }
+    return {
+        "migration": {
+            "state": state,
+            "indices": dict.fromkeys(("transcript", "frame", "clip"), index),
+            "rows_done": 1280 if running else 6000,
+            "rows": 6000,
+            "switch_when_ready": True,
+            "started": _TIME,
+            "switched": _TIME if state == "switched" else None,
+            "reason": None,
+        },
+        "timestamp": _TIME,
+    }
+
+
 ANSWERS: dict[str, Any] = {
     "POST /embed": {
         "status": "success",
@@ -194,6 +218,11 @@ ANSWERS: dict[str, Any] = {
     },
     "GET /v1/models": {"object": "list", "data": [_MODEL]},
     "GET /v1/models/{model}": _MODEL,
+    "GET /migrations": _migration("running"),
+    "POST /migrations": _migration("running"),
+    "POST /migrations/switch": _migration("switched"),
+    "POST /migrations/rollback": _migration("ready"),
+    "DELETE /migrations": {"migration": None, "timestamp": _TIME},
     "GET /stats": _STATS,
     "GET /health": _HEALTHY,
     "GET /health/ready": _HEALTHY,

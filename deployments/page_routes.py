@@ -8,17 +8,19 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from deployments.core.configured_models import is_external
 from deployments.core.settings import Settings
 from deployments.static_files import MEDIA_TYPES, METHODS, File
 
 FOLDER = Path(__file__).with_name("web")
 PAGE = "page.html"
 TEMPLATE_PLACE = "MEDIA_URL_TEMPLATE"
+TYPES_PLACE = "SEARCHABLE_TYPES"
 
 
 def page_routes(settings: Settings) -> APIRouter:
     """`/`, and what it is made of under `/web`."""
-    files = _read(settings.media_url_template)
+    files = _read(settings)
     routes = APIRouter(include_in_schema=False)
 
     @routes.api_route("/", methods=METHODS)
@@ -34,15 +36,17 @@ def page_routes(settings: Settings) -> APIRouter:
     return routes
 
 
-def _read(media_url_template: str | None) -> dict[str, File]:
+def _read(settings: Settings) -> dict[str, File]:
+    # The page has a text to search by, which needs a model here.
+    types = [kind.value for kind, name in settings.models().items() if not is_external(name)]
+    places = {TEMPLATE_PLACE: settings.media_url_template or "", TYPES_PLACE: " ".join(types)}
     files = {}
     for path in FOLDER.iterdir():
         if path.suffix not in MEDIA_TYPES:
             continue
         body = path.read_bytes()
         if path.name == PAGE:
-            body = body.replace(
-                TEMPLATE_PLACE.encode(), html.escape(media_url_template or "").encode()
-            )
+            for place, value in places.items():
+                body = body.replace(place.encode(), html.escape(value).encode())
         files[path.name] = File.of(body, path.suffix)
     return files

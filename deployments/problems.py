@@ -11,9 +11,11 @@ from starlette.exceptions import HTTPException
 
 from deployments.core.errors import (
     BodyTooLarge,
+    Conflict,
     DeadlineExceeded,
     Forbidden,
     InvalidInput,
+    ModelNotFound,
     NotFound,
     NotReady,
     Overloaded,
@@ -38,12 +40,14 @@ TYPICAL_DETAILS: dict[type[ServiceError], str] = {
     Unauthorized: "the API key isn't one of this service's",
     Forbidden: "the API key is for reading only; this needs an EMBEDDINGS_API_KEY",
     NotFound: "there is no media item 113",
+    Conflict: "the migration is running, not ready",
     InvalidInput: "body.query: must contain more than white space",
     BodyTooLarge: "the body has more than 33554432 bytes; send fewer segments a request, or raise "
     "EMBEDDINGS_MAX_BODY_BYTES",
     Overloaded: "512 requests are waiting already; try again later",
     NotReady: "the index isn't available; `serve status` tells why",
     DeadlineExceeded: "the index didn't answer within 60 s; `serve status` tells whether it runs",
+    ModelNotFound: "The model 'all-MiniLM-L12' was found in none of three places",
     StoreUnwritable: "Cannot store segments: attempt to write a readonly database. Check its "
     "permissions, mount options and disk (dmesg).",
     StoreDamaged: "Cannot search: the store is damaged: row 17 isn't what was written. "

@@ -10,6 +10,7 @@ from deployments.client import (
     bench_command,
     embed_command,
     folder_commands,
+    migrate_command,
     search_command,
     serve_command,
     service_commands,
@@ -89,6 +90,7 @@ for module in (
     embed_command,
     backfill_command,
     bench_command,
+    migrate_command,
     folder_commands,
 ):
     module.register(app)

@@ -99,11 +99,14 @@ class LoadedModels:
 
     def stats(self) -> BatcherStats:
         """What waits for all models and what they did, together."""
-        return _sum([self._dropped, *(each.batcher.stats() for each in self._loaded.values())])
+        # Of a copy: models are added in other threads.
+        loaded = list(self._loaded.values())
+        return _sum([self._dropped, *(each.batcher.stats() for each in loaded)])
 
     def cache_stats(self) -> CacheStats:
         """What all caches of queries spared."""
-        return _sum([self._dropped_cache, *(each.queries.stats for each in self._loaded.values())])
+        loaded = list(self._loaded.values())
+        return _sum([self._dropped_cache, *(each.queries.stats for each in loaded)])
 
 
 Counts = TypeVar("Counts", BatcherStats, CacheStats)

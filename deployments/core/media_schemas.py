@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel, Field
 
-from deployments.core.schemas import Timestamp, now
 from deployments.core.search_schemas import SegmentMetadata
 from deployments.core.segments import EmbeddingType
+from deployments.core.timestamps import Timestamp, now
 
 NextCursor = Field(description="The `cursor` of the next page, null after the last one.")
 

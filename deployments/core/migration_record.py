@@ -57,6 +57,26 @@ class MigrationStatus:
     rows: int
 
 
+class Act(StrEnum):
+    """What can be asked of a migration."""
+
+    STATUS = "status"
+    START = "start"
+    SWITCH = "switch"
+    ROLL_BACK = "rollback"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRequest:
+    """What to do; the other fields are those of a start: the new model of these types."""
+
+    act: Act
+    model: str = ""
+    embedding_types: tuple[EmbeddingType, ...] = ()
+    switch_when_ready: bool = True
+
+
 def read(reader: StoreReader) -> MigrationRecord | None:
     """The store's migration, if there is one. Raises StoreDamaged."""
     with translated("Cannot read the store"):

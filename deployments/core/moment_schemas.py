@@ -17,10 +17,10 @@ from pydantic import (
 from deployments.core.fields import Similarity, Text, no_boolean, refuse
 from deployments.core.filter_schema import FilterIn
 from deployments.core.own_vectors import Embedding
-from deployments.core.schemas import Timestamp, now
 from deployments.core.search_requests import needs_words
 from deployments.core.search_schemas import ResultExplanation, SegmentMetadata
 from deployments.core.segments import EmbeddingType, MomentSearch, Query, SearchMode
+from deployments.core.timestamps import Timestamp, now
 
 MOST_MOMENTS = 100
 MOST_CONTEXT = 20

@@ -12,7 +12,6 @@ import orjson
 
 from deployments.core.answers import Answer
 from deployments.core.errors import ServiceError
-from deployments.core.schemas import now
 from deployments.core.segments import (
     EmbeddingType,
     Explanation,
@@ -22,6 +21,7 @@ from deployments.core.segments import (
     Segment,
     SegmentName,
 )
+from deployments.core.timestamps import now
 
 Json = bytes
 """A whole JSON value, UTF-8."""

@@ -1,24 +1,13 @@
 """Responses of the REST API, apart from those of searches."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from deployments.core.migration_schemas import MigrationState
 from deployments.core.segments import EmbeddingType, IndexType
-
-Timestamp = Annotated[str, Field(examples=["2025-11-20T21:00:00Z"])]
-
-
-def now() -> str:
-    """The present time in UTC, to the second, with a `Z`."""
-    return as_timestamp(datetime.now(UTC).timestamp())
-
-
-def as_timestamp(seconds: float) -> str:
-    """A time in Unix seconds as all responses write it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+from deployments.core.timestamps import Timestamp, now
 
 
 class EmbedResponse(BaseModel):
@@ -92,6 +81,9 @@ class StatsResponse(Stats):
     """Stats at a time."""
 
     indices: dict[EmbeddingType, IndexStatus] = Field(default_factory=dict)
+    migration: MigrationState | None = Field(
+        default=None, description="The change to another model, while there is one."
+    )
     last_write: Timestamp | None = Field(
         default=None,
         description="When something was stored or removed last; null if nothing was since the "

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deployments.core.schemas import Timestamp, now
 from deployments.core.segments import EmbeddingType
+from deployments.core.timestamps import Timestamp, now
 
 
 class SegmentMetadata(BaseModel):

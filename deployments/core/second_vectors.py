@@ -185,8 +185,8 @@ class SecondVectors:
 def own_vectors(kind: EmbeddingType, count: int) -> str:
     """Why a type can't be migrated, for people."""
     return (
-        f"the {kind} index has {count} segments with vectors that came with them (embedding), "
-        "which no model can make from the text; migrate the other types only, or delete these "
+        f"the {kind} index has {count} segments whose vectors came with them or are those of "
+        "images, which can't be made from the text; migrate the other types only, or delete these "
         "segments and send them again afterwards"
     )
 

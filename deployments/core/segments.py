@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from deployments.core.damage import Damage, Salvage
 from deployments.core.filters import Filter
 from deployments.core.shapes import Shape
+
+if TYPE_CHECKING:
+    from deployments.core.migration_record import MigrationStatus
 
 Id = int | str
 """Names a media item or a segment. 1 and "1" are the same name."""
@@ -304,3 +307,5 @@ class IndexStats:
     """How each type is searched. Changes by itself, so it doesn't count when comparing."""
     last_write_at: float | None = field(default=None, compare=False)
     """Unix seconds of the last commit since the start."""
+    migration: "MigrationStatus | None" = None
+    """The change to another model, while there is one."""

@@ -31,7 +31,7 @@ class Lacking:
     embedding_type: EmbeddingType
     text: str
     is_own: bool
-    """Whether its caller made its vector, so that no model can make one from the text."""
+    """Whether its vector isn't that of its text, so that no model can make one from that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def lacking(reader: StoreReader, after: int, count: int) -> list[Lacking]:
 
 
 def own_rows(reader: StoreReader, kind: EmbeddingType) -> int:
-    """How many segments of a type have vectors that their callers made."""
+    """How many segments of a type have vectors that aren't those of their texts."""
     with translated("Cannot read the store"):
         hashes = reader.connection.execute(
             "SELECT text_hash FROM segments INDEXED BY segments_by_text WHERE embedding_type=?",

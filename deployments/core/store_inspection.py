@@ -167,6 +167,7 @@ def require_ours(path: Path, models: Models, *, accept_former: bool = False) -> 
                 f"dimensions, fingerprint {found.fingerprint[:12]}), but {model.name} "
                 f"({model.dimension} dimensions, fingerprint {model.fingerprint[:12]}) is "
                 "configured. Vectors of two models can't be compared: set "
-                f"EMBEDDING_MODEL={found.name} with the EMBEDDING_PRECISION that made them, or "
-                "choose another FAISS_INDEX_DIR and send the media items again."
+                f"EMBEDDING_MODEL={found.name}, or EMBEDDING_MODEL_{embedding_type.upper()} for "
+                "this index alone, with the EMBEDDING_PRECISION that made them, or choose another "
+                "FAISS_INDEX_DIR and send the media items again."
             )

@@ -28,7 +28,7 @@ from deployments.client.cli import app
 from deployments.core.errors import NotReady, ServiceError
 from deployments.core.segments import Upsert, UpsertResult
 from deployments.core.settings import Settings
-from deployments.encoders import CPU_ENCODER, GPU_ENCODER, Encoders
+from deployments.encoders import CPU_ENCODER, EMBEDDINGS_APP, GPU_ENCODER, Encoders
 from deployments.metrics import BackfillMetrics, Publisher
 
 CALL_TIMEOUT_S = 300.0
@@ -82,7 +82,7 @@ async def _encoders() -> Encoders:
 
 def _handle(deployment: str) -> DeploymentHandle | None:
     try:
-        return serve.get_deployment_handle(deployment, "embeddings")
+        return serve.get_deployment_handle(deployment, EMBEDDINGS_APP)
     except (RayServeException, KeyError):
         return None
 

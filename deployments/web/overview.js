@@ -75,7 +75,7 @@ function contents(stats) {
     ...Object.entries(TYPES).map(([type, name]) =>
       fact(`${name}s`, stats[`${type}_vectors`].toLocaleString("en")),
     ),
-    fact("Model", stats.model_name, `${stats.embedding_dimension} dimensions`),
+    ...models(stats).map(([name, model, dimension]) => fact(name, model, `${dimension} dimensions`)),
     fact("Ingest", ...ingest(stats)),
     fact("Encoders", stats.encoder_replicas ?? "unknown", stats.encoder_replicas === null ? null : "running"),
     fact("Health", health?.status ?? "…", health?.reason),
@@ -86,6 +86,15 @@ function contents(stats) {
     location.reload();
   });
   return [facts, indices(stats), key.get() === null ? "" : make("p", {}, forget)];
+}
+
+/** The model of all indices, or that of each. */
+function models(stats) {
+  const own = Object.entries(stats.indices);
+  if (new Set(own.map(([, index]) => index.model_name)).size < 2) {
+    return [["Model", stats.model_name, stats.embedding_dimension]];
+  }
+  return own.map(([type, index]) => [`${TYPES[type]} model`, index.model_name, index.embedding_dimension]);
 }
 
 function ingest(stats) {

@@ -6,7 +6,7 @@ import { clearNotice, showError, showNothing, showWelcome, showWrongTime } from 
 import { startOverview } from "./overview.js";
 import { showResults } from "./results.js";
 import { search } from "./search.js";
-import { NO_FILTERS, filtersOf, fromUrl, pairOf, toUrl } from "./state.js";
+import { NO_FILTERS, SEARCHABLE, filtersOf, fromUrl, pairOf, toUrl } from "./state.js";
 import { secondsOf } from "./text.js";
 
 const PAUSE_MS = 180;
@@ -19,6 +19,12 @@ let running = null;
 let timer = null;
 let total = null;
 let failed = false;
+
+for (const option of form.elements.type) {
+  if (option.value === "all" || SEARCHABLE.includes(option.value)) continue;
+  option.disabled = true;
+  option.parentElement.title = "Its vectors come from elsewhere, so there is no text to search it by";
+}
 
 function showState() {
   if (box.value !== state.q) box.value = state.q;

@@ -4,6 +4,12 @@ import { secondsOf } from "./text.js";
 
 export const DEFAULTS = { q: "", type: "transcript", mode: "semantic", min: 0, k: 20 };
 const TYPES = ["transcript", "frame", "clip", "all"];
+
+/** The types that can be searched by a text; the others' vectors come from elsewhere. */
+export const SEARCHABLE = document
+  .querySelector('meta[name="searchable-types"]')
+  .content.split(" ")
+  .filter(Boolean);
 const MODES = ["semantic", "keyword", "hybrid"];
 export const SIZES = [5, 10, 20, 50, 100];
 
@@ -58,10 +64,10 @@ export function filtersOf(state) {
   return found;
 }
 
-/** The path and the body of the request; a search for all types is three that are sent as one. */
+/** The path and the body of the request; a search for all types is several that are sent as one. */
 export function requestOf(state, more = {}) {
   if (state.type === "all") {
-    const queries = ["transcript", "frame", "clip"].map((type) => bodyOf(state, type, more));
+    const queries = SEARCHABLE.map((type) => bodyOf(state, type, more));
     return { path: "search/batch", body: { queries } };
   }
   return { path: "search", body: bodyOf(state, state.type, more) };

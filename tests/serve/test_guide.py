@@ -26,10 +26,15 @@ NOT_EXECUTED = {
         "from langchain_openai import": "LangChain isn't installed with the tests",
         "from llama_index.embeddings": "LlamaIndex isn't installed with the tests",
     },
+    "deployments/web/guide/api.md": {
+        "curl -s -X POST localhost:8004/migrations": "needs a second model, which "
+        "test_migration.py has",
+    },
     "CONTRIBUTING.md": {"make install": "makes an environment, and would run itself"},
     "deployments/web/guide/operations.md": {
         "serve run serve_config.yaml": "takes Ray's usual ports",
         "docker build": "needs Docker and a Kubernetes cluster",
+        "embeddings-service migrate": "needs a second model, which test_migration.py has",
         "serve deploy serve_config.yaml": "would redeploy this service; test_operator.py does it",
     },
     "deployments/web/guide/backfill.md": {

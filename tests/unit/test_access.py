@@ -119,7 +119,11 @@ def test_what_each_key_may_do_is_decided_for_every_route():
     assert refused["full"] == {}
     assert refused["read-only"] == {
         ("DELETE", "/media/{media_item_id}"): 403,
+        ("DELETE", "/migrations"): 403,
         ("POST", "/embed"): 403,
+        ("POST", "/migrations"): 403,
+        ("POST", "/migrations/rollback"): 403,
+        ("POST", "/migrations/switch"): 403,
     }
     assert refused["none"] == {
         (method, path): 401 for method, path in operations() if path not in OPEN_ROUTES

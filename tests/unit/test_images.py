@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -327,3 +329,22 @@ def test_without_a_folder_no_path_is_read(tmp_path: Path, clip: Path) -> None:
         assert response.status_code == 422
         assert "no folder for images is set (EMBEDDINGS_IMAGE_ROOT)" in response.json()["detail"]
         assert service.get("/health").status_code == 200
+
+
+def test_a_model_in_the_older_layout(clip: Path, tmp_path: Path) -> None:
+    """As the published CLIP models of sentence-transformers are."""
+    module = "sentence_transformers.models.CLIPModel"
+    shutil.copytree(clip.with_name("clip-transformer"), tmp_path / "0_CLIPModel")
+    modules = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": module}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert takes_images(tmp_path)
+    older = load_text_encoder(str(tmp_path), device="cpu")
+    newer = load_text_encoder(str(clip), device="cpu")
+    assert isinstance(older, TorchImageEncoder)
+    assert isinstance(newer, TorchImageEncoder)
+    assert older.identity.dimension == 24
+    for tokens in (
+        older.tokenize(["a chart", "b"], "document"),
+        [older.image_tokens(picture(seed), bytes([seed])) for seed in range(2)],
+    ):
+        assert np.allclose(older.encode(tokens), newer.encode(tokens), atol=1e-6)

@@ -317,6 +317,7 @@ def test_stats_and_health(client, backend):
                 "recall_at_10": 0.98,
             }
         },
+        "migration": None,
         "last_write": "2025-11-20T21:00:00Z",
         "encoder_replicas": 2,
     }

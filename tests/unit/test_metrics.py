@@ -10,6 +10,7 @@ from deployments.core.batcher import BatcherStats
 from deployments.core.checkpoint import Flaw
 from deployments.core.damage import Damage, Salvage
 from deployments.core.index_condition import HeldCheckpoint, IndexCondition
+from deployments.core.migration_record import MigrationRecord, MigrationStatus, Phase
 from deployments.core.query_cache import CacheStats
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -81,8 +82,13 @@ def test_the_index_condition_is_published(series: Series, monkeypatch: pytest.Mo
         rebuilt={FRAME: Flaw.CHECKSUM},
         checkpoints={TRANSCRIPT: HeldCheckpoint(7, 1000.0)},
     )
-    index.publish(condition, checkpoint_failures=0)
-    index.publish(condition, checkpoint_failures=2)
+    index.publish(condition, checkpoint_failures=0, migration=None)
+    assert value(series, "embeddings_migration_rows") == 0
+    record = MigrationRecord(Phase.RUNNING, True, 0.0)
+    migration = MigrationStatus(record, {}, {}, rows_done=3, rows=7)
+    index.publish(condition, checkpoint_failures=2, migration=migration)
+    assert value(series, "embeddings_migration_rows") == 7
+    assert value(series, "embeddings_migration_done_rows") == 3
     index.searched(0.004)
     assert value(series, "embeddings_index_vectors", embedding_type="transcript") == 5
     assert value(series, "embeddings_index_vectors", embedding_type="clip") == 0
@@ -109,6 +115,7 @@ def test_damage_and_salvage_are_published(series: Series) -> None:
             {CLIP: 3}, 1, 1, 0.1, damage=Damage("d", 4), salvage=Salvage(3, 4, True, 0, ())
         ),
         checkpoint_failures=0,
+        migration=None,
     )
     assert value(series, "embeddings_store_damaged") == 1
     assert value(series, "embeddings_store_damaged_rows") == 4

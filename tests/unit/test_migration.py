@@ -286,7 +286,7 @@ def test_vectors_that_came_with_their_segments_can_t_be_made_by_a_model(
 ) -> None:
     filled.apply([Upsert(FRAME, 80, (own(1), own(2)))])
     before = contents_of(filled, FRAME)
-    with pytest.raises(InvalidInput, match="the frame index has 2 segments with vectors that came"):
+    with pytest.raises(InvalidInput, match="the frame index has 2 segments whose vectors came"):
         migration.start(NEWS)
     assert migration.status() is None
     migration.start({**NEWS, FRAME: MODEL})
@@ -308,7 +308,7 @@ def test_such_a_segment_that_comes_meanwhile_ends_the_migration(
 ) -> None:
     migration.start(NEWS)
     filled.apply([Upsert(TRANSCRIPT, 80, (own(1),))])
-    with pytest.raises(InvalidInput, match="the transcript index has 1 segments with"):
+    with pytest.raises(InvalidInput, match="the transcript index has 1 segments whose"):
         work_off(migration)
     migration.fail("such a segment came")
     assert phase(migration) is Phase.FAILED

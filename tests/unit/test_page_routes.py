@@ -46,6 +46,12 @@ def test_the_template_of_links_is_text_in_the_page():
     assert 'name="media-url-template" content=""' in serve().get("/").text
 
 
+def test_the_page_knows_what_a_text_can_be_compared_with():
+    assert 'name="searchable-types" content="transcript frame clip"' in serve().get("/").text
+    page = serve(embedding_model_frame="external:512").get("/").text
+    assert 'name="searchable-types" content="transcript clip"' in page
+
+
 @pytest.mark.parametrize("path", ["/", "/web/page.js"])
 def test_a_browser_asks_each_time_and_gets_it_once(path):
     client = serve()

@@ -3,13 +3,14 @@
 import asyncio
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi.testclient import TestClient
 
 from deployments.backend import ServeBackend
+from deployments.core.batcher import Encoded
 from deployments.core.settings import Settings
 from deployments.encoder import Encoder
 from deployments.encoders import Encoders
@@ -37,6 +38,24 @@ class _Method:
         copied = pickle.loads(pickle.dumps(arguments))
         self._handle.calls.append((self._name, copied))
         return asyncio.ensure_future(getattr(self._handle.replica, self._name)(*copied))
+
+
+class Encoding:
+    """Encodes for migrations with the Encoder, on the event loop that it works on."""
+
+    client: TestClient
+    encoder: Encoder
+
+    def __call__(self, *arguments: Any) -> Encoded:
+        portal = self.client.portal
+        assert portal is not None
+        return portal.call(self.encoder.encode_anew, *arguments)
+
+    def stop(self) -> None:
+        """The Encoder goes on for longer than the Index."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class WholeService:
@@ -71,13 +90,17 @@ class WholeService:
 def whole_service(folder: Path, **settings: Any) -> Iterator[WholeService]:
     """A service over a folder, with settings that differ from the defaults."""
     chosen = Settings(faiss_index_dir=folder, **settings)
-    index = Index(chosen)
-    try:
+    encoding = Encoding()
+    index = Index(chosen, encoding)
+    with ExitStack() as opened:
+        opened.callback(index.close)
         index_handle = Handle(index)
-        encoder_handle = Handle(Encoder(chosen, index_handle))  # type: ignore[arg-type]
+        encoding.encoder = Encoder(chosen, index_handle)  # type: ignore[arg-type]
+        encoder_handle = Handle(encoding.encoder)
         encoders = Encoders(encoder_handle, None, timeout_s=60)  # type: ignore[arg-type]
         backend = ServeBackend(chosen, encoders, index_handle)  # type: ignore[arg-type]
-        with TestClient(create_app(backend, chosen), "http://localhost") as client:
-            yield WholeService(client, encoder_handle, index_handle)
-    finally:
-        index.close()
+        encoding.client = TestClient(create_app(backend, chosen), "http://localhost")
+        client = opened.enter_context(encoding.client)
+        # Before the event loop ends, on which a migration may be encoding.
+        opened.callback(index.close)
+        yield WholeService(client, encoder_handle, index_handle)
