@@ -2,7 +2,6 @@
 
 import io
 import math
-import warnings
 from typing import TYPE_CHECKING
 
 from deployments.core.errors import InvalidInput
@@ -25,17 +24,14 @@ def decoded(data: bytes, max_pixels: int) -> "Image":
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            # Its own limit is higher than this service's.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            file = Image.open(io.BytesIO(data), formats=FORMATS)
+        file = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = file.size
         if width * height > max_pixels:
             raise InvalidInput(_too_large(f"{width} x {height} pixels", max_pixels))
         image = file.convert("RGB")
     except InvalidInput:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidInput(_too_large("too many pixels", max_pixels)) from None
     except UnidentifiedImageError:
         raise InvalidInput(f"is no image of the formats {', '.join(FORMATS)}") from None

@@ -37,9 +37,11 @@ async def query_vectors(
                 wanted.setdefault(models[kind].name, {})[i] = None
         except InvalidInput as error:
             failures[i] = error
-    found = await asyncio.gather(
-        *(encode(name, [queries[i].text for i in positions]) for name, positions in wanted.items())
-    )
+    calls = [
+        encode(name, [queries[i].text for i in positions]) for name, positions in wanted.items()
+    ]
+    # With one model, as most often, tasks would only cost time.
+    found = await asyncio.gather(*calls) if len(calls) > 1 else [await each for each in calls]
     encoded = {
         (name, i): vector
         for (name, positions), vectors in zip(wanted.items(), found, strict=True)

@@ -1,11 +1,15 @@
 import pytest
-from playwright.sync_api import expect, sync_playwright
 
-from tests.serve.browser import launch_options
 from tests.serve.service import Service
 
-# As long as the tests of a busy machine may take.
-WAIT_MS = 30_000
+
+# Before xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Group what stays in one process: tests of the shared service, and each other file."""
+    for item in items:
+        group = "the shared service" if "service" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -13,12 +17,3 @@ def service(tmp_path_factory):
     """One service for all tests that neither restart it nor count everything it holds."""
     with Service(tmp_path_factory.mktemp("service")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    expect.set_options(timeout=WAIT_MS)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(**launch_options())
-        yield chromium
-        chromium.close()

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -46,6 +47,21 @@ async def test_rows_of_every_format_are_stored(backfill: Backfill) -> None:
     assert {type(call.media_item_id) for call in backfill.service.calls} == {int, str}
     assert [call.media_item_id for call in backfill.service.calls if call.media_item_id == 5] == [5]
     assert (backfill.tally.files, backfill.tally.rows, backfill.tally.stored) == (5, 5, 5)
+
+
+async def test_rows_may_bring_vectors_of_their_own(backfill: Backfill) -> None:
+    unit = np.array([0.6, 0.8], "<f4").tobytes()
+    backfill.write_rows("rows.jsonl", [row(1, 1, "one", embedding=[3, 4])])
+    pyarrow.parquet.write_table(
+        pyarrow.table({"media_item_id": [2], "id": ["x"], "vector": [[6.0, 8.0]]}),
+        backfill.folder / "rows.parquet",
+    )
+    assert await backfill.run("rows.jsonl") == 0
+    assert await backfill.run("rows.parquet", columns={"embedding": "vector"}) == 0
+    assert backfill.service.stored == {
+        ("1", "1"): Segment(1, "one", embedding=unit),
+        ("2", "x"): Segment("x", "", embedding=unit),
+    }
 
 
 async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(

@@ -27,7 +27,11 @@ from deployments.problems import error_response
 UPSERT = Upsert(
     EmbeddingType.FRAME,
     7,
-    (Segment("a", "one", 1, None, {"tags": ["x"]}), Segment(2, "two")),
+    (
+        Segment("a", "one", 1, None, {"tags": ["x"]}),
+        Segment(2, "two"),
+        Segment(3, "", embedding=bytes(range(8))),
+    ),
     replace=True,
 )
 
@@ -50,6 +54,7 @@ async def test_a_request_is_that_of_embed_and_its_answer_is_counted() -> None:
     segments = [
         {"tags": ["x"], "id": "a", "text": "one", "start_time": 1, "end_time": None},
         {"id": 2, "text": "two", "start_time": None, "end_time": None},
+        {"id": 3, "text": "", "start_time": None, "end_time": None, "embedding": "AAECAwQFBgc="},
     ]
     body = {"media_item_id": 7, "embedding_type": "frame", "replace": True, "segments": segments}
     assert seen == [("POST", "/embed", body)]
