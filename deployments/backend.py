@@ -12,8 +12,10 @@ from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
-from deployments.core.batcher import Encoded, Priority
+from deployments.core.api.results import Json
 from deployments.core.coalescer import Coalescer
+from deployments.core.encoding.batcher import Encoded, Priority
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     DeadlineExceeded,
     DeploymentFailed,
@@ -23,10 +25,8 @@ from deployments.core.errors import (
     StoreDamaged,
 )
 from deployments.core.exposure import check_exposure
-from deployments.core.media_lists import MediaList, SegmentList
-from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.core.recent import Recent
-from deployments.core.results import Json
+from deployments.core.search.media_lists import MediaList, SegmentList
 from deployments.core.segments import (
     DeleteMedia,
     IndexStats,
@@ -38,7 +38,7 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind
+from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.encoders import CPU_ENCODER, GPU_ENCODER, Encoders
 from deployments.ingress import create_app
 from deployments.logs import log_as_serve

@@ -11,16 +11,18 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
-from deployments.core.batcher import Encoded, Priority
+from deployments.core.api.results import Json
 from deployments.core.coalescer import Coalescer
 from deployments.core.configured_models import external_identity, is_external
+from deployments.core.encoding.batcher import Encoded, Priority
+from deployments.core.encoding.followed_models import FollowedModels
+from deployments.core.encoding.loaded_models import LoadedModels, load_model
+from deployments.core.encoding.query_vectors import compact, query_vectors
+from deployments.core.encoding.segment_encoder import SegmentEncoder
+from deployments.core.encoding.segment_images import SegmentImages
+from deployments.core.encoding.text_encoder import TextKind
+from deployments.core.encoding.workload import Workload
 from deployments.core.errors import InvalidInput, NotReady, OtherModel, ServiceError
-from deployments.core.followed_models import FollowedModels
-from deployments.core.loaded_models import LoadedModels, load_model
-from deployments.core.query_vectors import compact, query_vectors
-from deployments.core.results import Json
-from deployments.core.segment_encoder import SegmentEncoder
-from deployments.core.segment_images import SegmentImages
 from deployments.core.segments import (
     EmbeddingType,
     ModelIdentity,
@@ -34,8 +36,6 @@ from deployments.core.segments import (
     Vectors,
 )
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind
-from deployments.core.workload import Workload
 from deployments.logs import log_as_serve
 from deployments.metrics import EncoderMetrics, Publisher
 from deployments.request_ids import current_request_id, work_for

@@ -11,20 +11,16 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from deployments.core.background_check import BackgroundCheck
+from deployments.core.api.list_results import media_json, segments_json
+from deployments.core.api.results import Json, answer_or_failure
+from deployments.core.api.search_answers import answers_json
 from deployments.core.configured_models import read_models
 from deployments.core.errors import FolderLocked, NotReady, ServiceError, StoreDamaged
-from deployments.core.folder_check import folder_state
-from deployments.core.folder_lock import FolderLock
-from deployments.core.group_commit import GroupCommit
-from deployments.core.index_policy import IndexPolicy
-from deployments.core.list_results import media_json, segments_json
-from deployments.core.media_lists import MediaList, SegmentList
-from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
-from deployments.core.results import Json, answer_or_failure
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.search_answers import answers_json
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.background_check import BackgroundCheck
+from deployments.core.index.folder_check import folder_state
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search.media_lists import MediaList, SegmentList
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -38,6 +34,10 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
+from deployments.core.storage.folder_lock import FolderLock
+from deployments.core.storage.group_commit import GroupCommit
+from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
+from deployments.core.vectors.index_policy import IndexPolicy
 from deployments.index_migrations import Encoding, IndexMigrations, warn_of_other_models
 from deployments.logs import log_as_serve
 from deployments.metrics import IndexMetrics, Publisher

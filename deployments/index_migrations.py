@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from deployments.core.batcher import Encoded
 from deployments.core.configured_models import read_models
+from deployments.core.encoding.batcher import Encoded
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import InvalidInput, StoreError
-from deployments.core.group_commit import GroupCommit
-from deployments.core.migration import Migration
-from deployments.core.migration_loop import MigrationLoop
-from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
-from deployments.core.operations import Maintenance
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.migration import Migration
+from deployments.core.index.migration_loop import MigrationLoop
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind
+from deployments.core.storage.group_commit import GroupCommit
+from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
+from deployments.core.storage.operations import Maintenance
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,16 @@ from fastapi.responses import Response
 from deployments import __version__
 from deployments.access import Access, is_trusted
 from deployments.body_limit import BodyLimit
-from deployments.core import schemas
-from deployments.core.embed_requests import EmbedRequest, SegmentIn
+from deployments.core.api import schemas
+from deployments.core.api.embed_requests import EmbedRequest, SegmentIn
+from deployments.core.api.migration_schemas import MigrationState
+from deployments.core.api.schemas import (
+    EmbedResponse,
+    HealthResponse,
+    IndexStatus,
+    LiveResponse,
+    StatsResponse,
+)
 from deployments.core.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -19,15 +27,7 @@ from deployments.core.errors import (
     ServiceError,
     StoreDamaged,
 )
-from deployments.core.migration_schemas import MigrationState
 from deployments.core.recent import Recent
-from deployments.core.schemas import (
-    EmbedResponse,
-    HealthResponse,
-    IndexStatus,
-    LiveResponse,
-    StatsResponse,
-)
 from deployments.core.segments import (
     EmbeddingType,
     IndexStats,

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from deployments.core import fields
+from deployments.core.api.list_results import media_after, segments_after
+from deployments.core.api.media_schemas import MediaResponse, SegmentsResponse
+from deployments.core.api.results import Json, with_timestamp
+from deployments.core.api.schemas import DeleteResponse
 from deployments.core.errors import NotFound
-from deployments.core.list_results import media_after, segments_after
-from deployments.core.media_lists import MediaList, SegmentList
-from deployments.core.media_schemas import MediaResponse, SegmentsResponse
-from deployments.core.results import Json, with_timestamp
-from deployments.core.schemas import DeleteResponse
+from deployments.core.search.media_lists import MediaList, SegmentList
 from deployments.core.segments import DeleteMedia, EmbeddingType
 from deployments.problems import READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 

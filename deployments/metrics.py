@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from deployments.backfill.tally import Tally
-from deployments.core.batcher import BatcherStats, Priority
-from deployments.core.index_condition import IndexCondition
-from deployments.core.migration_record import MigrationStatus
-from deployments.core.query_cache import CacheStats
+from deployments.core.encoding.batcher import BatcherStats, Priority
+from deployments.core.encoding.query_cache import CacheStats
+from deployments.core.index.index_condition import IndexCondition
+from deployments.core.storage.migration_record import MigrationStatus
 
 logger = logging.getLogger(__name__)
 

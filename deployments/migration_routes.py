@@ -4,9 +4,9 @@ from typing import Protocol
 
 from fastapi import APIRouter
 
+from deployments.core.api.migration_schemas import MigrationBody, MigrationResponse
 from deployments.core.errors import Conflict, ModelNotFound
-from deployments.core.migration_record import Act, MigrationRequest, MigrationStatus
-from deployments.core.migration_schemas import MigrationBody, MigrationResponse
+from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 
 _PROBLEMS = WRITE_PROBLEMS | problem_responses(Conflict)

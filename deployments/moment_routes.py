@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from deployments.core.api.moment_results import moments_response_json
+from deployments.core.api.moment_schemas import MomentRequest, MomentsResponse
 from deployments.core.configured_models import is_external
-from deployments.core.moment_results import moments_response_json
-from deployments.core.moment_schemas import MomentRequest, MomentsResponse
 from deployments.core.settings import Settings
 from deployments.limits import check_text, check_top_k
 from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS

@@ -15,7 +15,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.core import fields
-from deployments.core.batcher import Encoded, Priority
+from deployments.core.api.schemas import Problem
+from deployments.core.encoding.batcher import Encoded, Priority
+from deployments.core.encoding.model_source import DEFAULT_ORGANISATION
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -24,11 +27,8 @@ from deployments.core.errors import (
     Overloaded,
     ServiceError,
 )
-from deployments.core.model_source import DEFAULT_ORGANISATION
-from deployments.core.schemas import Problem
 from deployments.core.segments import ModelIdentity, Vectors
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind
 from deployments.problems import MEDIA_TYPE, error_response
 from deployments.routes import route_path
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from deployments.access import describe_access
-from deployments.core.schemas import Problem
+from deployments.core.api.schemas import Problem
 from deployments.openapi_examples import ANSWERS, OPENAI_ERROR, UNHEALTHY
 
 UNUSED = ("HTTPValidationError", "ValidationError")

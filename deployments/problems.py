@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from deployments.core.api.schemas import Problem, field_problems
 from deployments.core.errors import (
     BodyTooLarge,
     Conflict,
@@ -26,7 +27,6 @@ from deployments.core.errors import (
     Unauthorized,
     UnreadableBody,
 )
-from deployments.core.schemas import Problem, field_problems
 from deployments.routes import route_template
 
 logger = logging.getLogger(__name__)

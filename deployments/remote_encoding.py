@@ -8,11 +8,11 @@ from itertools import chain
 import numpy as np
 from ray.serve.handle import DeploymentHandle
 
-from deployments.core.batcher import Encoded
+from deployments.core.encoding.batcher import Encoded
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import NotReady
 from deployments.core.segments import ModelIdentity
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import TextKind
 from deployments.encoders import CPU_ENCODER, EMBEDDINGS_APP, GPU_ENCODER, Encoders
 
 TEXTS_PER_CALL = 32

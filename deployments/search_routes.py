@@ -7,23 +7,23 @@ from fastapi import APIRouter
 from fastapi import Query as QueryParameter
 from fastapi.responses import Response
 
-from deployments.core.errors import (
-    InvalidInput,
-    NotFound,
-)
-from deployments.core.results import (
+from deployments.core.api.results import (
     Json,
     batch_response_json,
     search_response_json,
     similar_response_json,
 )
-from deployments.core.search_requests import (
+from deployments.core.api.search_requests import (
     BatchRequest,
     SearchOptions,
     SearchRequest,
     SimilarRequest,
 )
-from deployments.core.search_schemas import BatchResponse, SearchResponse, SimilarResponse
+from deployments.core.api.search_schemas import BatchResponse, SearchResponse, SimilarResponse
+from deployments.core.errors import (
+    InvalidInput,
+    NotFound,
+)
 from deployments.core.segments import EmbeddingType, Query, Search, SegmentName
 from deployments.core.settings import Settings
 from deployments.limits import check_text, check_top_k

@@ -7,9 +7,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from deployments.core import fields, filter_schema
+from deployments.core import fields
+from deployments.core.api import filter_schema
+from deployments.core.api.search_requests import SearchRequest
 from deployments.core.filters import Filter
-from deployments.core.search_requests import SearchRequest
 from deployments.core.segments import SearchMode
 
 Question = Annotated[

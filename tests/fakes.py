@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from deployments.backfill.destination import Postponed, Refused
+from deployments.core.encoding.text_encoder import TextKind, Tokens
 from deployments.core.errors import ModelError
 from deployments.core.segments import ModelIdentity, Segment, Upsert, UpsertResult, Vectors
-from deployments.core.text_encoder import TextKind, Tokens
 
 
 class FakeTextEncoder:

@@ -9,9 +9,9 @@ import httpx
 from pydantic_core import PydanticCustomError
 
 from deployments.backfill.destination import Postponed, Refused
+from deployments.core.api.schemas import EmbedResponse
 from deployments.core.api_keys import split_keys
 from deployments.core.errors import InvalidInput, ServiceError
-from deployments.core.schemas import EmbedResponse
 from deployments.core.segments import Segment, Upsert, UpsertResult
 
 TIMEOUT_S = 300.0

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from deployments.backfill.formats import FORMATS
 from deployments.backfill.rows import Row, UnreadableSource
 from deployments.backfill.sources import SourceFile
-from deployments.core.embed_requests import EmbedRequest
+from deployments.core.api.embed_requests import EmbedRequest
+from deployments.core.api.schemas import field_problems
 from deployments.core.errors import InvalidInput
 from deployments.core.fields import Name, PathName
-from deployments.core.schemas import field_problems
 from deployments.core.segments import EmbeddingType, Id, Segment
 
 OF_A_SEGMENT = ("id", "segment_id", "text", "embedding", "start_time", "end_time", "timestamp")

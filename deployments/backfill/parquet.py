@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource, check_columns
 from deployments.core.fields import INT64
-from deployments.core.pyarrow_modules import import_pyarrow
+from deployments.core.folders.pyarrow_modules import import_pyarrow
 
 _ROWS_AT_ONCE = 1024
 

@@ -19,7 +19,7 @@ from deployments.client.options import (
 )
 
 if TYPE_CHECKING:
-    from deployments.core.salvage_export import SalvagedExport
+    from deployments.core.folders.salvage_export import SalvagedExport
 
 SOMETHING_IS_LOST = 3
 """Exit code of an export that left rows out."""
@@ -48,7 +48,7 @@ def backup(
 
     The copy holds every write that was acknowledged before, is verified, and appears as a whole.
     """
-    from deployments.core.backup import back_up
+    from deployments.core.folders.backup import back_up
 
     folder, target = index_folder(index_dir), absolute(dest)
     copied = back_up(folder, target)
@@ -70,7 +70,7 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Put a backup in place of an index that no service uses."""
-    from deployments.core.restore import restore as restore_backup
+    from deployments.core.folders.restore import restore as restore_backup
 
     folder, source = index_folder(index_dir), absolute(src)
     restored = restore_backup(source, folder, force=force)
@@ -96,7 +96,7 @@ def verify(
 
     Works beside a running service. The exit code is 1 if anything is wrong.
     """
-    from deployments.core.folder_verify import verify_folder
+    from deployments.core.folders.folder_verify import verify_folder
 
     folder = index_folder(directory)
     verdict = verify_folder(folder)
@@ -139,8 +139,8 @@ def export(
     With ids, texts, times, metadata, vectors and the model, so that `import` needs no encoding.
     The exit code is 1 if nothing was written, and with --salvage 3 if something is lost.
     """
-    from deployments.core.export import Format, export_folder
-    from deployments.core.salvage_export import export_salvage
+    from deployments.core.folders.export import Format, export_folder
+    from deployments.core.folders.salvage_export import export_salvage
 
     folder, path = index_folder(index_dir), absolute(file)
     if salvage:
@@ -177,7 +177,7 @@ def import_(
 
     In a new index folder, or in addition to one that no service uses.
     """
-    from deployments.core.export import import_file
+    from deployments.core.folders.export import import_file
 
     folder, path = index_folder(index_dir), absolute(file)
     imported = import_file(path, folder)

@@ -10,8 +10,8 @@ import typer
 from deployments.client.options import AsJson, absolute, print_json
 
 if TYPE_CHECKING:
-    from deployments.core.legacy_import import ImportedLegacy
-    from deployments.core.legacy_types import SampleCheck
+    from deployments.core.folders.legacy_import import ImportedLegacy
+    from deployments.core.folders.legacy_types import SampleCheck
     from deployments.core.settings import Settings
 
 DEFAULT_CHECK = 20
@@ -50,10 +50,10 @@ def import_legacy(
     model that made them. Where the old files lie in the new index folder, they end up in its
     subfolder `legacy`.
     """
+    from deployments.core.encoding.model_identity import read_identity
+    from deployments.core.encoding.model_source import find_model
     from deployments.core.errors import SettingsError
-    from deployments.core.legacy_import import import_legacy as import_folder
-    from deployments.core.model_identity import read_identity
-    from deployments.core.model_source import find_model
+    from deployments.core.folders.legacy_import import import_legacy as import_folder
     from deployments.core.settings import Settings
 
     settings = Settings.load()
@@ -87,10 +87,10 @@ def import_legacy(
 
 def _sample_check(settings: "Settings", model: str, count: int | None) -> "SampleCheck | None":
     """A check with a model; None if it isn't asked for and can't be loaded."""
+    from deployments.core.encoding.text_encoder import load_text_encoder
     from deployments.core.errors import ModelError
-    from deployments.core.legacy_types import SampleCheck
+    from deployments.core.folders.legacy_types import SampleCheck
     from deployments.core.segments import Vectors
-    from deployments.core.text_encoder import load_text_encoder
 
     if count == 0:
         return None

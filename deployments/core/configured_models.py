@@ -10,7 +10,7 @@ from deployments.core.own_vectors import MOST_NUMBERS
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 
 if TYPE_CHECKING:
-    from deployments.core.text_encoder import Precision
+    from deployments.core.encoding.text_encoder import Precision
 
 EXTERNAL = "external:"
 """Begins the name of a model that runs elsewhere: `external:512` or `external:clip-b32:512`."""
@@ -43,8 +43,8 @@ def read_models(names: Mapping[EmbeddingType, str], precision: "Precision") -> M
 def _identity(name: str, precision: "Precision") -> ModelIdentity:
     if is_external(name):
         return external_identity(name)
-    from deployments.core.model_identity import read_identity, takes_images, with_precision
-    from deployments.core.model_source import find_model
+    from deployments.core.encoding.model_identity import read_identity, takes_images, with_precision
+    from deployments.core.encoding.model_source import find_model
 
     folder = find_model(name)
     identity = read_identity(name, folder)

@@ -13,7 +13,7 @@ from deployments.core.filters import Filter
 from deployments.core.shapes import Shape
 
 if TYPE_CHECKING:
-    from deployments.core.migration_record import MigrationStatus
+    from deployments.core.storage.migration_record import MigrationStatus
 
 Id = int | str
 """Names a media item or a segment. 1 and "1" are the same name."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from sentence_transformers import SentenceTransformer
 
-from deployments.core.model_source import find_model
+from deployments.core.encoding.model_source import find_model
 
 app = FastAPI()
 model = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")

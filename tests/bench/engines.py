@@ -19,9 +19,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from deployments.core.batcher import TokenBatcher
-from deployments.core.micro_batch import Priority
-from deployments.core.text_encoder import TextEncoder, load_text_encoder
+from deployments.core.encoding.batcher import TokenBatcher
+from deployments.core.encoding.micro_batch import Priority
+from deployments.core.encoding.text_encoder import TextEncoder, load_text_encoder
 from tests.bench.texts import queries, read_texts, segments
 from tests.serve.service import ROOT
 

@@ -21,8 +21,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from deployments.core.index_policy import IndexPolicy
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     EmbeddingType,
     IndexType,
@@ -32,6 +31,7 @@ from deployments.core.segments import (
     Upsert,
     Vectors,
 )
+from deployments.core.vectors.index_policy import IndexPolicy
 from tests.bench.index_vectors import embedded, plain, spread_like
 
 KIND = EmbeddingType.TRANSCRIPT

@@ -28,7 +28,7 @@ def embedded(folder: Path, most: int) -> tuple[Vectors, Vectors]:
 
     Files called queries.jsonl hold the queries; without one, a tenth of the texts do.
     """
-    from deployments.core.text_encoder import TextKind, load_text_encoder
+    from deployments.core.encoding.text_encoder import TextKind, load_text_encoder
 
     texts: list[str] = []
     questions: list[str] = []

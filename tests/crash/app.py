@@ -11,11 +11,12 @@ from ray.serve import Application
 
 from deployments import app
 from deployments import index as index_module
-from deployments.core import operations, segment_index
 from deployments.core.durable_files import Disk
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index import segment_index
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Upsert, UpsertResult
 from deployments.core.settings import Settings
+from deployments.core.storage import operations
 from deployments.index import Index
 from tests.crash.faults import CONTROL_DIR, SABOTAGE, Faults, Point
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import find_model
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
+from deployments.core.encoding.text_encoder import load_text_encoder
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import load_text_encoder
 from deployments.local import StartError
 from tests.crash.checks import Checks, Scorer
 from tests.crash.faults import AT_START, Fault, Point

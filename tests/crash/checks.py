@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.text_encoder import TextEncoder
+from deployments.core.encoding.text_encoder import TextEncoder
 from tests.crash.http_api import Answer
 from tests.crash.ledger import NOTHING, Ledger, State, Write, canonical, fault_of, only
 from tests.crash.report import Report

@@ -7,10 +7,10 @@ from typing import Any
 import faiss
 import numpy as np
 
-from deployments.core.checkpoint import path_of
 from deployments.core.errors import ServiceError
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Search
+from deployments.core.vectors.checkpoint import path_of
 from tests.crash.checks import Checks, Scorer
 from tests.crash.http_api import Answer, Api
 from tests.crash.ledger import Ledger, State, canonical

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deployments.core.checkpoint import path_of
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Search, Segment, Upsert, Vectors
+from deployments.core.vectors.checkpoint import path_of
 from tests.crash.texts import sentences
 
 MODEL = ModelIdentity("random vectors", "c4" * 32, 384)

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import find_model
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
+from deployments.core.encoding.text_encoder import load_text_encoder
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import load_text_encoder
 from tests.crash.checks import Checks, Scorer
 from tests.crash.http_api import Api
 from tests.crash.inspection import Inspection

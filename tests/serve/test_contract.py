@@ -8,7 +8,7 @@ import pytest
 import requests
 from sentence_transformers import SentenceTransformer
 
-from deployments.core.model_source import find_model
+from deployments.core.encoding.model_source import find_model
 from tests.serve.prometheus import wait_for_metrics
 
 SEGMENTS = [

@@ -8,9 +8,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import find_model
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, Segment, Upsert
 from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import Service

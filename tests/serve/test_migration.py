@@ -9,7 +9,7 @@ import psutil
 import pytest
 import requests
 
-from deployments.core.text_encoder import load_text_encoder
+from deployments.core.encoding.text_encoder import load_text_encoder
 from tests.fakes import write_tiny_model
 from tests.serve.service import Service, replica_pids
 

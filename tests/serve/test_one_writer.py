@@ -3,7 +3,7 @@
 import time
 
 from deployments import local
-from deployments.core.folder_lock import FolderLock
+from deployments.core.storage.folder_lock import FolderLock
 from tests.serve.service import Service
 
 

@@ -107,7 +107,7 @@ def make_another_model(folder: Path) -> str:
     """The default model with other weights: the same dimension, not the same vectors."""
     from sentence_transformers import SentenceTransformer
 
-    from deployments.core.model_source import find_model
+    from deployments.core.encoding.model_source import find_model
 
     model = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
     next(model.parameters()).data.mul_(1.01)

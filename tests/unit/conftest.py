@@ -10,7 +10,7 @@ from backfill_runs import Backfill
 from folder_samples import fill
 from storage_samples import MODEL
 
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 
 # On a busy machine any example may take long.
 hypothesis.settings.register_profile("unit", deadline=None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from storage_samples import FRAME, MODEL, find, segment, store_segments, stored
 
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, Id
 
 HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ WRITER = """
 import itertools, sys
 sys.path.insert(0, sys.argv[1])
 from storage_samples import MODEL, segment, store_segments
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 with SegmentIndex.open(sys.argv[2], MODEL) as index:
     for number in itertools.count():
         store_segments(index, number, segment(1, f"text {number}"), segment(2, "x" * 2000))

@@ -27,18 +27,11 @@ import rich.table  # noqa: F401
 from storage_samples import MODEL, stored
 
 from deployments.client.cli import app
-from deployments.core import (  # noqa: F401
-    backup,
-    export,
-    legacy_import,
-    model_identity,
-    model_source,
-    restore,
-    settings,
-    text_encoder,
-)
+from deployments.core import settings  # noqa: F401
+from deployments.core.encoding import model_identity, model_source, text_encoder  # noqa: F401
 from deployments.core.errors import ServiceError
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders import backup, export, legacy_import, restore  # noqa: F401
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType
 
 _CHANGES = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "sqlite3.connect"}

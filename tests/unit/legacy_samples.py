@@ -19,8 +19,8 @@ from storage_samples import (
 from deployments.core.errors import (
     InvalidInput,
 )
-from deployments.core.legacy_import import import_legacy
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.legacy_import import import_legacy
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Segment, Vectors
 
 

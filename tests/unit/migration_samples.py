@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 from storage_samples import DIMENSION, MODEL, random_units, unit, vectors_of
 
-from deployments.core.batcher import Encoded
+from deployments.core.encoding.batcher import Encoded
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import ServiceError
-from deployments.core.exact_search import cosines_of
-from deployments.core.migration import Migration
-from deployments.core.operations import Maintenance
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.migration import Migration
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Search, Upsert, Vectors
-from deployments.core.text_encoder import TextKind
+from deployments.core.storage.operations import Maintenance
+from deployments.core.vectors.exact_search import cosines_of
 
 NEW_DIMENSION = 24
 NEW = ModelIdentity("new-model", "7e" * 32, NEW_DIMENSION)

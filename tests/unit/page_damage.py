@@ -9,8 +9,8 @@ from pathlib import Path
 
 from storage_samples import FRAME, MODEL, segment, store_segments
 
-from deployments.core.schema_sql import PAGE_BYTES
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.storage.schema_sql import PAGE_BYTES
 
 INTERIOR, LEAF = (2, 5), (10, 13)
 

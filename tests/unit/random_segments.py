@@ -8,7 +8,7 @@ from typing import Any
 from search_reference import Stored
 from storage_samples import TRANSCRIPT, upsert_of, vector_of
 
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Segment
 
 WORDS = ["rsi", "S&P", "500", "EMA200", "10-K", "yields", "falling", "fell", "risk", "the"]

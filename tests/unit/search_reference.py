@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core import bm25, fusion
-from deployments.core.analyzer import terms
-from deployments.core.exact_search import cosines_of
+from deployments.core.search import bm25, fusion
 from deployments.core.segments import Id, SearchMode, Segment, Vectors
+from deployments.core.storage.analyzer import terms
+from deployments.core.vectors.exact_search import cosines_of
 
 BOUNDS = ("$gt", "$gte", "$lt", "$lte")
 COLUMNS = ("media_item_id", "segment_id", "start_time", "end_time")

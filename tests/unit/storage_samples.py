@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     EmbeddingType,
     Hit,

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deployments.core import schema_sql
-from deployments.core.analyzer import CONNECTORS, places_of, terms
-from deployments.core.stemming import stem
+from deployments.core.storage import schema_sql
+from deployments.core.storage.analyzer import CONNECTORS, places_of, terms
+from deployments.core.storage.stemming import stem
 
 WORDS = """
 caresses ponies ties caress cats feed agreed plastered bled motoring sing conflated troubled

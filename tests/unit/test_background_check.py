@@ -10,12 +10,12 @@ from folder_samples import execute
 from page_damage import fill_pages, flip_in_page, flip_text, leaves_of, zero_page
 from storage_samples import FRAME, MODEL, find, segment, store_segments
 
-from deployments.core import store_inspection
-from deployments.core.background_check import BackgroundCheck
 from deployments.core.damage import Damage, DamageRecord
 from deployments.core.errors import NotReady, StoreDamaged
+from deployments.core.index.background_check import BackgroundCheck
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.pace import Pace, Stopped
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.storage import store_inspection
 
 AT_ONCE = Pace(threading.Event(), share=1)
 

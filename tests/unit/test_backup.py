@@ -27,16 +27,16 @@ from storage_samples import (
     stored,
 )
 
-from deployments.core.backup import back_up
 from deployments.core.errors import (
     FolderLocked,
     InvalidInput,
     StoreDamaged,
     StoreError,
 )
-from deployments.core.folder_lock import FolderLock
-from deployments.core.folder_verify import verify_folder
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.storage.folder_lock import FolderLock
 
 
 def test_a_backup_is_an_index_folder_with_the_same_content(closed: Path, target: Path) -> None:

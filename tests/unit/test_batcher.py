@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.batcher import Priority, TokenBatcher
+from deployments.core.encoding.batcher import Priority, TokenBatcher
 from deployments.core.errors import ModelError, NotReady, Overloaded, ServiceError
 from deployments.core.thread_priority import STEPS_DOWN
 from tests.fakes import FakeTextEncoder, HeldTextEncoder

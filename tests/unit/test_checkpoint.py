@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_samples import DIMENSION, MODEL, random_units
 
-from deployments.core import checkpoint
-from deployments.core.checkpoint import Checkpoint, Flaw, Stamp, Unusable
 from deployments.core.durable_files import Disk, remove_temporary_files
+from deployments.core.vectors import checkpoint
+from deployments.core.vectors.checkpoint import Checkpoint, Flaw, Stamp, Unusable
 
 DISK = Disk()
 ROWS = 50

@@ -26,12 +26,13 @@ from storage_samples import (
 from typer.testing import CliRunner
 
 from deployments.client.cli import app
-from deployments.core import model_identity, model_source, schema_sql
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import find_model
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.encoding import model_identity, model_source
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
+from deployments.core.encoding.text_encoder import load_text_encoder
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Search
-from deployments.core.text_encoder import load_text_encoder
+from deployments.core.storage import schema_sql
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples" / "transcripts.jsonl"
 
@@ -385,7 +386,7 @@ def test_a_missing_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_without_an_encoder_the_default_comparison_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deployments.core import text_encoder
+    from deployments.core.encoding import text_encoder
     from deployments.core.errors import ModelError
 
     def unavailable(name: str, **options: Any) -> None:

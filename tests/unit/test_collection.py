@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_samples import random_units, unit
 
-from deployments.core import collection as collection_module
-from deployments.core.collection import Collection, Snapshot
-from deployments.core.exact_search import cosines_of, error_bound
 from deployments.core.segments import Vectors
+from deployments.core.vectors import collection as collection_module
+from deployments.core.vectors.collection import Collection, Snapshot
+from deployments.core.vectors.exact_search import cosines_of, error_bound
 
 NONE = np.empty(0, np.int64)
 
@@ -205,9 +205,9 @@ def test_many_queries_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     collection = filled(random_units(300))
     queries = random_units(20, seed=2)
     at_once = answers(collection.snapshot, queries, 5)
-    monkeypatch.setattr("deployments.core.exact_search._SCORES_BYTES", 3 * 4 * 300)
-    monkeypatch.setattr("deployments.core.exact_search._BLOCK_ROWS", 64)
-    monkeypatch.setattr("deployments.core.exact_search._RESCORE_ROWS", 2)
+    monkeypatch.setattr("deployments.core.vectors.exact_search._SCORES_BYTES", 3 * 4 * 300)
+    monkeypatch.setattr("deployments.core.vectors.exact_search._BLOCK_ROWS", 64)
+    monkeypatch.setattr("deployments.core.vectors.exact_search._RESCORE_ROWS", 2)
     assert answers(collection.snapshot, queries, 5) == at_once
 
 

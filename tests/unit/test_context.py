@@ -13,12 +13,12 @@ from search_reference import Stored
 from storage_samples import FRAME, MODEL, TRANSCRIPT, segment, store_segments, vectors_of
 from test_ingress import HIT, URLS, RecordingBackend, assert_problem
 
-from deployments.core.analyzer import places_of, terms
-from deployments.core.search_schemas import SearchResponse
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.api.search_schemas import SearchResponse
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Hit, Search, SearchMode, Segment
 from deployments.core.settings import Settings
 from deployments.core.shapes import Shape
+from deployments.core.storage.analyzer import places_of, terms
 from deployments.ingress import create_app
 
 

@@ -31,8 +31,6 @@ from storage_samples import (
     with_vectors,
 )
 
-from deployments.core import bulk_records, exchange_jsonl, export, schema_sql
-from deployments.core.bulk_records import Record, store_records
 from deployments.core.errors import (
     FolderLocked,
     InvalidInput,
@@ -40,9 +38,13 @@ from deployments.core.errors import (
     StoreError,
     StoreMismatch,
 )
-from deployments.core.export import Format, export_folder, import_file
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders import exchange_jsonl, export
+from deployments.core.folders.export import Format, export_folder, import_file
+from deployments.core.index import bulk_records
+from deployments.core.index.bulk_records import Record, store_records
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Segment, Upsert, UpsertResult
+from deployments.core.storage import schema_sql
 
 SUFFIXES = ["jsonl", "parquet"]
 
@@ -524,7 +526,7 @@ def test_a_newer_file_is_refused(
     filled: SegmentIndex, tmp_path: Path, new: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"x.{suffix}"
-    monkeypatch.setattr("deployments.core.exchange_header.VERSION", 3)
+    monkeypatch.setattr("deployments.core.folders.exchange_header.VERSION", 3)
     export_folder(filled.folder, path)
     monkeypatch.undo()
     with pytest.raises(StoreMismatch, match=r"exported by a newer version .*format 3"):
@@ -550,8 +552,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import pyarrow.parquet
-from deployments.core.export import export_folder
-from deployments.core import exchange_jsonl, exchange_parquet
+from deployments.core.folders.export import export_folder
+from deployments.core.folders import exchange_jsonl, exchange_parquet
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
@@ -590,7 +592,8 @@ def test_an_import_that_is_killed_can_be_repeated(
     export_folder(index.folder, file)
     index.close()
     program = (
-        "import sys; from pathlib import Path; from deployments.core.export import import_file\n"
+        "import sys; from pathlib import Path\n"
+        "from deployments.core.folders.export import import_file\n"
         "print('ready', flush=True); import_file(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     found = []

@@ -16,10 +16,10 @@ from lost_power import Platter, PlatterDisk
 from storage_samples import CLIP, FRAME, MODEL, segment, upsert_of
 from write_models import Contents, Operation, Writes, after, contents
 
-from deployments.core import store as store_module
 from deployments.core.errors import ServiceError, StoreError, StoreFull, StoreUnwritable
-from deployments.core.segment_index import Outcome, SegmentIndex
+from deployments.core.index.segment_index import Outcome, SegmentIndex
 from deployments.core.segments import DeleteMedia
+from deployments.core.storage import store as store_module
 
 FULL = frozenset({"write", "sync", "shm"})
 """What fails where there is no room. Files that exist can be opened and cut short."""

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 from test_ingress import URLS, RecordingBackend, assert_problem
 
-from deployments.core.filter_parser import (
-    MOST_CONDITIONS,
-    MOST_LEVELS,
-    MOST_METADATA_CONDITIONS,
-    MOST_VALUES,
-)
-from deployments.core.filter_schema import parsed
+from deployments.core.api.filter_schema import parsed
+from deployments.core.api.search_requests import SearchRequest
 from deployments.core.filters import (
     And,
     AnyOf,
@@ -28,7 +23,12 @@ from deployments.core.filters import (
     Or,
     Overlaps,
 )
-from deployments.core.search_requests import SearchRequest
+from deployments.core.search.filter_parser import (
+    MOST_CONDITIONS,
+    MOST_LEVELS,
+    MOST_METADATA_CONDITIONS,
+    MOST_VALUES,
+)
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
 

@@ -13,14 +13,12 @@ from random_segments import Draw, RandomContents
 from search_reference import Stored, matches, ranking
 from storage_samples import FRAME, MODEL, TRANSCRIPT, segment, store_segments, vector_of, vectors_of
 
-from deployments.core import collection, filtered_rows, main_part_types
-from deployments.core.answers import Answer
+from deployments.core.api.filter_schema import parsed
 from deployments.core.errors import DeadlineExceeded, StoreDamaged
-from deployments.core.filter_schema import parsed
-from deployments.core.folder_lock import FolderLock
-from deployments.core.index_policy import IndexPolicy, Limits
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search import filtered_rows
+from deployments.core.search.answers import Answer
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -30,6 +28,9 @@ from deployments.core.segments import (
     Segment,
     SegmentName,
 )
+from deployments.core.storage.folder_lock import FolderLock
+from deployments.core.vectors import collection, main_part_types
+from deployments.core.vectors.index_policy import IndexPolicy, Limits
 
 TYPES = [IndexType.FLAT, IndexType.HNSW, IndexType.IVF, IndexType.RABITQ, IndexType.PQ]
 

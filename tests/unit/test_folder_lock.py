@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from deployments.core.errors import FolderLocked, StoreUnwritable
-from deployments.core.folder_lock import FolderLock
+from deployments.core.storage.folder_lock import FolderLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from deployments.core.folder_lock import FolderLock
+from deployments.core.storage.folder_lock import FolderLock
 assert FolderLock(Path(sys.argv[1])).try_acquire()
 print("held", flush=True)
 sys.stdin.read()

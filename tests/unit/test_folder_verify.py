@@ -15,8 +15,6 @@ from folder_samples import (
 )
 from storage_samples import CLIP, FRAME, MODEL, MODELS, TRANSCRIPT, segment, store_segments
 
-from deployments.core import folder_view, schema_sql
-from deployments.core.backup import back_up
 from deployments.core.errors import (
     LegacyFolder,
     NotReady,
@@ -24,10 +22,13 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreMismatch,
 )
-from deployments.core.folder_verify import verify_folder
-from deployments.core.folder_view import read_folder
-from deployments.core.restore import restore
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders import folder_view
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.folder_view import read_folder
+from deployments.core.folders.restore import restore
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.storage import schema_sql
 
 
 def test_a_whole_folder_has_no_problems_and_is_left_as_it_is(closed: Path) -> None:

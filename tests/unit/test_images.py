@@ -15,15 +15,15 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from whole_service import WholeService, whole_service
 
-from deployments.core import pictures
 from deployments.core.configured_models import read_models
+from deployments.core.encoding import pictures
+from deployments.core.encoding.image_files import read_image_file
+from deployments.core.encoding.model_identity import read_identity, takes_images
+from deployments.core.encoding.pictures import decoded
+from deployments.core.encoding.text_encoder import load_text_encoder
+from deployments.core.encoding.torch_image_encoder import TorchImageEncoder
 from deployments.core.errors import InvalidInput
-from deployments.core.image_files import read_image_file
-from deployments.core.model_identity import read_identity, takes_images
-from deployments.core.pictures import decoded
 from deployments.core.segments import EmbeddingType
-from deployments.core.text_encoder import load_text_encoder
-from deployments.core.torch_image_encoder import TorchImageEncoder
 from tests.fakes import edit_json, write_tiny_clip, write_tiny_model
 
 MOST_BYTES = 100_000

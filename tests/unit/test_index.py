@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from page_damage import flip_text
 
-from deployments.core import filtered_rows
-from deployments.core.backup import back_up
+from deployments.core.api.filter_schema import parsed
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
 from deployments.core.errors import DeadlineExceeded, StoreDamaged
-from deployments.core.filter_schema import parsed
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import find_model
-from deployments.core.restore import restore
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.restore import restore
+from deployments.core.search import filtered_rows
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,

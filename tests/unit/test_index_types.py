@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_samples import random_units, unit
 
-from deployments.core import collection as collection_module
-from deployments.core import gpu, main_part_build, main_part_types
-from deployments.core.collection import Collection, Snapshot
-from deployments.core.exact_search import best_rows, cosines_of
-from deployments.core.index_policy import Plan, deleted_main_rows
-from deployments.core.recall import recall_at_10
 from deployments.core.segments import IndexType, Vectors
+from deployments.core.vectors import collection as collection_module
+from deployments.core.vectors import gpu, main_part_build, main_part_types
+from deployments.core.vectors.collection import Collection, Snapshot
+from deployments.core.vectors.exact_search import best_rows, cosines_of
+from deployments.core.vectors.index_policy import Plan, deleted_main_rows
+from deployments.core.vectors.recall import recall_at_10
 from tests.bench.index_vectors import embedded, spread_like
 from tests.serve.service import ROOT
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from fastapi.testclient import TestClient
 
-from deployments.core.answers import Answer
+from deployments.core.api.results import answer_json
+from deployments.core.api.search_schemas import SearchResponse
 from deployments.core.damage import Salvage
 from deployments.core.errors import (
     FolderLocked,
@@ -16,8 +17,7 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreFull,
 )
-from deployments.core.results import answer_json
-from deployments.core.search_schemas import SearchResponse
+from deployments.core.search.answers import Answer
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,

@@ -20,11 +20,11 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core import fusion, keyword_index
-from deployments.core.analyzer import terms
-from deployments.core.exact_search import cosines_of
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search import fusion, keyword_index
 from deployments.core.segments import DeleteMedia, EmbeddingType, Hit, Search, SearchMode
+from deployments.core.storage.analyzer import terms
+from deployments.core.vectors.exact_search import cosines_of
 
 KEYWORD, HYBRID, SEMANTIC = SearchMode.KEYWORD, SearchMode.HYBRID, SearchMode.SEMANTIC
 
@@ -238,7 +238,7 @@ def test_hybrid_of_one_segment_and_of_none(index: SegmentIndex) -> None:
 def test_candidates_come_from_both_parts(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.core.ranking.DEPTH", 2)
+    monkeypatch.setattr("deployments.core.search.ranking.DEPTH", 2)
     texts = [f"{chr(97 + i)}qx" for i in range(20)]
     store_segments(index, 1, *(segment(i, text) for i, text in enumerate([*texts, "rare"])))
     near = names(search(index, "a rare thing", SEMANTIC, top_k=3))

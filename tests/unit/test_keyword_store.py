@@ -11,14 +11,14 @@ import pytest
 from folder_samples import execute
 from storage_samples import FRAME, MODEL, TRANSCRIPT, find, segment, store_segments, vectors_of
 
-from deployments.core import keyword_sql, schema_sql
-from deployments.core.backup import back_up
 from deployments.core.errors import StoreDamaged, StoreError
-from deployments.core.folder_verify import verify_folder
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.pace import Pace
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.segment_index import SegmentIndex
 from deployments.core.segments import Hit, Search, SearchMode
+from deployments.core.storage import keyword_sql, schema_sql
 
 NEW = ("DROP TABLE keyword_places", "DROP TABLE keywords", "DROP TABLE keyword_lengths")
 NEWER = [

@@ -31,10 +31,10 @@ from storage_samples import (
     stored,
 )
 
-from deployments.core.folder_verify import verify_folder
-from deployments.core.legacy_import import ImportedLegacy, import_legacy
-from deployments.core.legacy_types import ImportedType
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.legacy_import import ImportedLegacy, import_legacy
+from deployments.core.folders.legacy_types import ImportedType
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Segment, Vectors
 
 

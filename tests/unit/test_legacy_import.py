@@ -34,10 +34,10 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreFull,
 )
-from deployments.core.folder_verify import verify_folder
-from deployments.core.legacy_import import ImportedLegacy, import_legacy
-from deployments.core.legacy_types import SampleCheck
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.legacy_import import ImportedLegacy, import_legacy
+from deployments.core.folders.legacy_types import SampleCheck
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity, Vectors
 
 

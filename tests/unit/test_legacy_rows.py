@@ -20,10 +20,10 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core.legacy_import import import_legacy
-from deployments.core.legacy_rows import BadRow
-from deployments.core.legacy_types import SampleCheck
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.legacy_import import import_legacy
+from deployments.core.folders.legacy_rows import BadRow
+from deployments.core.folders.legacy_types import SampleCheck
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Segment
 
 UTC = datetime.UTC

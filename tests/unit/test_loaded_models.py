@@ -2,10 +2,10 @@
 
 import pytest
 
-from deployments.core.batcher import Priority, TokenBatcher
+from deployments.core.encoding.batcher import Priority, TokenBatcher
+from deployments.core.encoding.loaded_models import LoadedModel, LoadedModels
+from deployments.core.encoding.query_cache import QueryCache
 from deployments.core.errors import NotReady
-from deployments.core.loaded_models import LoadedModel, LoadedModels
-from deployments.core.query_cache import QueryCache
 from tests.fakes import FakeTextEncoder
 
 DIMENSIONS = {"texts": 8, "images": 4}

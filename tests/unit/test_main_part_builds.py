@@ -26,13 +26,18 @@ from storage_samples import (
 )
 from test_segment_index_threads import running
 
-from deployments.core import main_part_build, main_part_builds, main_part_files, main_part_types
-from deployments.core.backup import back_up
-from deployments.core.folder_verify import verify_folder
-from deployments.core.index_policy import IndexPolicy, Limits
-from deployments.core.restore import restore
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.restore import restore
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, IndexState, IndexType, Search, Segment, Upsert
+from deployments.core.vectors import (
+    main_part_build,
+    main_part_builds,
+    main_part_files,
+    main_part_types,
+)
+from deployments.core.vectors.index_policy import IndexPolicy, Limits
 
 SMALL = Limits(least_rows=100, scanned_work=200 * 48, fresh_work=50 * 48)
 Open = Callable[..., SegmentIndex]

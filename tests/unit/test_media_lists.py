@@ -16,20 +16,20 @@ from search_reference import Stored
 from storage_samples import FRAME, MODEL, TRANSCRIPT, segment, store_segments
 from test_ingress import RecordingBackend, assert_problem
 
-from deployments.core.errors import NotFound, StoreDamaged
-from deployments.core.list_results import (
+from deployments.core.api.list_results import (
     media_after,
     media_json,
     segments_after,
     segments_json,
 )
-from deployments.core.media_lists import MediaList, MediaPage, SegmentList, SegmentPage
-from deployments.core.media_schemas import MediaResponse, SegmentsResponse
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.api.media_schemas import MediaResponse, SegmentsResponse
+from deployments.core.errors import NotFound, StoreDamaged
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search.media_lists import MediaList, MediaPage, SegmentList, SegmentPage
 from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Segment
 from deployments.core.settings import Settings
-from deployments.core.time_order import time_keys, time_keys_after
+from deployments.core.storage.time_order import time_keys, time_keys_after
 from deployments.ingress import create_app
 
 Index = SegmentIndex | SalvagedIndex

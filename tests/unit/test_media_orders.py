@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storage_samples import CLIP, MODEL, TRANSCRIPT, store_segments
 
-from deployments.core.media_orders import MediaOrder, MediaOrders
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search.media_orders import MediaOrder, MediaOrders
 from deployments.core.segments import EmbeddingType, Segment
-from deployments.core.time_order import time_keys
+from deployments.core.storage.time_order import time_keys
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from ray.util import metrics as ray_metrics
 from storage_samples import CLIP, FRAME, TRANSCRIPT
 
 from deployments import metrics
-from deployments.core.batcher import BatcherStats
-from deployments.core.checkpoint import Flaw
 from deployments.core.damage import Damage, Salvage
-from deployments.core.index_condition import HeldCheckpoint, IndexCondition
-from deployments.core.migration_record import MigrationRecord, MigrationStatus, Phase
-from deployments.core.query_cache import CacheStats
+from deployments.core.encoding.batcher import BatcherStats
+from deployments.core.encoding.query_cache import CacheStats
+from deployments.core.index.index_condition import HeldCheckpoint, IndexCondition
+from deployments.core.storage.migration_record import MigrationRecord, MigrationStatus, Phase
+from deployments.core.vectors.checkpoint import Flaw
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

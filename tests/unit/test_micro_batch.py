@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.micro_batch import (
+from deployments.core.encoding.micro_batch import (
     QUERY_BATCHES_PER_BULK,
     WINDOW_BATCHES,
     Job,
@@ -16,7 +16,7 @@ from deployments.core.micro_batch import (
     Priority,
     Row,
 )
-from deployments.core.text_encoder import Tokens
+from deployments.core.encoding.text_encoder import Tokens
 
 QUERY, BULK = Priority
 

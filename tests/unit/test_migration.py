@@ -35,9 +35,8 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core import second_vectors
-from deployments.core.backup import back_up
-from deployments.core.batcher import Encoded
+from deployments.core.encoding.batcher import Encoded
+from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     Conflict,
     InvalidInput,
@@ -47,10 +46,11 @@ from deployments.core.errors import (
     StoreError,
     StoreMismatch,
 )
-from deployments.core.folder_verify import verify_folder
-from deployments.core.migration import Migration
-from deployments.core.migration_record import Overlap, Phase
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.index import second_vectors
+from deployments.core.index.migration import Migration
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -60,7 +60,7 @@ from deployments.core.segments import (
     Upsert,
     UpsertResult,
 )
-from deployments.core.text_encoder import TextKind
+from deployments.core.storage.migration_record import Overlap, Phase
 
 FORMAT_2 = Path(__file__).parent / "stores" / "format_2.sqlite3.gz"
 """What `folder_samples.fill` made of a new folder with the code of format 2."""

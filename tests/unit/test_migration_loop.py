@@ -8,12 +8,12 @@ import pytest
 from migration_samples import NEWS, BothModels, found, migration_of, write
 from storage_samples import MODELS, TRANSCRIPT, segment, upsert_of
 
-from deployments.core import migration_loop
 from deployments.core.errors import ModelNotFound, NotReady, Overloaded
-from deployments.core.migration import Migration
-from deployments.core.migration_loop import MigrationLoop
-from deployments.core.migration_record import Phase
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index import migration_loop
+from deployments.core.index.migration import Migration
+from deployments.core.index.migration_loop import MigrationLoop
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.storage.migration_record import Phase
 
 
 @pytest.fixture

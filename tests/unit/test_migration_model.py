@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from migration_samples import NEW, BothModels, cut_texts, found, is_cut, migration_of, write
 from storage_samples import FRAME, MODEL, MODELS
 
-from deployments.core import second_vectors
 from deployments.core.errors import Conflict, InvalidInput, NotReady
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index import second_vectors
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, EmbeddingType, ModelIdentity, Segment, Upsert
 
 KINDS = st.sampled_from(EmbeddingType)

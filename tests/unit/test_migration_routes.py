@@ -10,7 +10,9 @@ from storage_samples import FRAME, MODELS, TRANSCRIPT
 from test_ingress import STATS, RecordingBackend, assert_problem
 
 from deployments.core.errors import Conflict, ModelNotFound
-from deployments.core.migration_record import (
+from deployments.core.segments import EmbeddingType
+from deployments.core.settings import Settings
+from deployments.core.storage.migration_record import (
     Act,
     MigrationRecord,
     MigrationRequest,
@@ -18,8 +20,6 @@ from deployments.core.migration_record import (
     Overlap,
     Phase,
 )
-from deployments.core.segments import EmbeddingType
-from deployments.core.settings import Settings
 from deployments.ingress import create_app
 
 ALL = tuple(EmbeddingType)

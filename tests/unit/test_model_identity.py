@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.core.encoding.model_identity import read_identity, read_max_tokens, with_precision
+from deployments.core.encoding.model_source import find_model
 from deployments.core.errors import ModelCorrupt, ModelNotFound
-from deployments.core.model_identity import read_identity, read_max_tokens, with_precision
-from deployments.core.model_source import find_model
 from deployments.core.segments import ModelIdentity
 from tests.fakes import edit_json, write_tiny_model
 
@@ -222,8 +222,8 @@ def test_truncated_weights_are_refused(copy):
 def test_an_identity_is_read_without_torch():
     program = (
         "import sys\n"
-        "from deployments.core.model_identity import read_identity\n"
-        "from deployments.core.model_source import find_model\n"
+        "from deployments.core.encoding.model_identity import read_identity\n"
+        "from deployments.core.encoding.model_source import find_model\n"
         "read_identity('all-MiniLM-L6-v2', find_model('all-MiniLM-L6-v2'))\n"
         "print({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules))\n"
     )

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from deployments.core import model_source
+from deployments.core.encoding import model_source
+from deployments.core.encoding.model_source import find_model
 from deployments.core.errors import ModelCorrupt, ModelNotFound
-from deployments.core.model_source import find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -118,7 +118,8 @@ def find_in_a_process(name, home, endpoint, **changes):
     """What find_model prints in a process with this hub and an empty cache."""
     program = (
         "import json, sys\n"
-        "from deployments.core import errors, model_source\n"
+        "from deployments.core import errors\n"
+        "from deployments.core.encoding import model_source\n"
         f"vars(model_source).update(json.loads({json.dumps(changes)!r}))\n"
         "try:\n"
         "    print(model_source.find_model(sys.argv[1]))\n"

@@ -10,12 +10,12 @@ import pytest
 from folder_samples import change_a_text
 from storage_samples import CLIP, FRAME, TRANSCRIPT, random_units, segment
 
-from deployments.core.backup import back_up
 from deployments.core.errors import InvalidInput, StoreMismatch
-from deployments.core.export import export_folder, import_file
-from deployments.core.folder_verify import verify_folder
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.export import export_folder, import_file
+from deployments.core.folders.folder_verify import verify_folder
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     EmbeddingType,
     ModelIdentity,

@@ -15,14 +15,14 @@ from page_damage import flip_text
 from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, store_segments, vector_of, vectors_of
 from test_ingress import RecordingBackend, assert_problem
 
+from deployments.core.api.moment_schemas import MomentsResponse
+from deployments.core.api.search_answers import answers_json
+from deployments.core.encoding.query_vectors import compact, query_vectors
 from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.filters import Column, IdIn
-from deployments.core.moment_reads import FoundMoment
-from deployments.core.moment_schemas import MomentsResponse
-from deployments.core.moments import SUPPORT, Moment, find_moments
-from deployments.core.query_vectors import compact, query_vectors
-from deployments.core.search_answers import answers_json
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search.moment_reads import FoundMoment
+from deployments.core.search.moments import SUPPORT, Moment, find_moments
 from deployments.core.segments import (
     EmbeddingType,
     Explanation,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments.core import onnx_cache
+from deployments.core.encoding import onnx_cache
+from deployments.core.encoding.model_source import file_sha256
+from deployments.core.encoding.onnx_cache import OnnxModel, cached_export
 from deployments.core.errors import ModelCorrupt, ModelError
-from deployments.core.model_source import file_sha256
-from deployments.core.onnx_cache import OnnxModel, cached_export
 from deployments.core.segments import ModelIdentity
 
 IDENTITY = ModelIdentity("model", "ab" * 32, 384)
@@ -160,7 +160,7 @@ def test_of_two_processes_one_exports(tmp_path):
     program = """
 import sys
 from pathlib import Path
-from deployments.core import onnx_cache
+from deployments.core.encoding import onnx_cache
 from tests.unit.test_onnx_cache import IDENTITY, write_export
 def export(folder, identity, output):
     with open(sys.argv[1] + "/log", "a") as log: log.write("exported\\n")

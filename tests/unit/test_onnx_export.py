@@ -10,17 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.core import onnx_export, onnx_quantize
+from deployments.core.encoding import onnx_export, onnx_quantize
+from deployments.core.encoding.exported_encoder import ExportedTextEncoder
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import file_sha256
+from deployments.core.encoding.onnx_cache import OnnxModel
+from deployments.core.encoding.onnx_export import MAX_DIFFERENCE, export_model
+from deployments.core.encoding.onnx_quantize import quantize_export
+from deployments.core.encoding.onnx_runner import OnnxRunner
+from deployments.core.encoding.openvino_runner import OpenVinoRunner
+from deployments.core.encoding.sample_sentences import PASSAGES, SENTENCES
 from deployments.core.errors import ModelError
-from deployments.core.exported_encoder import ExportedTextEncoder
-from deployments.core.model_identity import read_identity
-from deployments.core.model_source import file_sha256
-from deployments.core.onnx_cache import OnnxModel
-from deployments.core.onnx_export import MAX_DIFFERENCE, export_model
-from deployments.core.onnx_quantize import quantize_export
-from deployments.core.onnx_runner import OnnxRunner
-from deployments.core.openvino_runner import OpenVinoRunner
-from deployments.core.sample_sentences import PASSAGES, SENTENCES
 from tests.fakes import write_tiny_model
 
 TEXTS = ["the market opens higher today", "a", "", "the market " * 40, "opens, today."]

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from deployments.core.batcher import Encoded, Priority
+from deployments.core.encoding.batcher import Encoded, Priority
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.core.settings import Settings
 from deployments.ingress import create_app

@@ -22,11 +22,11 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core import arrangement, cursors, deep_ranking
-from deployments.core.answers import Answer
+from deployments.core.api.filter_schema import parsed
 from deployments.core.errors import InvalidInput
-from deployments.core.filter_schema import parsed
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search import arrangement, cursors, deep_ranking
+from deployments.core.search.answers import Answer
 from deployments.core.segments import DeleteMedia, Hit, Search, SearchMode
 from deployments.core.shapes import Position, Shape
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from deployments import index
+from deployments.core.encoding.text_encoder import load_text_encoder
 from deployments.core.errors import StoreMismatch
 from deployments.core.settings import Settings
-from deployments.core.text_encoder import load_text_encoder
 from tests.fakes import write_tiny_model
 
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.batcher import TokenBatcher
+from deployments.core.encoding.batcher import TokenBatcher
+from deployments.core.encoding.query_cache import MAX_TEXT_CHARS, QueryCache
 from deployments.core.errors import ModelError
-from deployments.core.query_cache import MAX_TEXT_CHARS, QueryCache
 from tests.fakes import FakeTextEncoder
 
 

@@ -18,17 +18,17 @@ from folder_samples import (
 from kill_points import kill_everywhere
 from storage_samples import CLIP, FRAME, MODEL, TRANSCRIPT, find, segment, store_segments, stored
 
-from deployments.core import folder_install
-from deployments.core import restore as restore_module
-from deployments.core.backup import back_up
 from deployments.core.errors import (
     FolderLocked,
     InvalidInput,
     StoreDamaged,
     StoreError,
 )
-from deployments.core.restore import restore
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders import folder_install
+from deployments.core.folders import restore as restore_module
+from deployments.core.folders.backup import back_up
+from deployments.core.folders.restore import restore
+from deployments.core.index.segment_index import SegmentIndex
 
 
 def test_a_restored_folder_has_the_backup(closed: Path, target: Path, tmp_path: Path) -> None:

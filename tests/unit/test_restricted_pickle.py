@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from deployments.core.errors import InvalidInput
-from deployments.core.restricted_pickle import read_plain_pickle
+from deployments.core.folders.restricted_pickle import read_plain_pickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 UTC = datetime.UTC
@@ -311,7 +311,7 @@ def test_random_changes_run_nothing_and_raise_nothing_else() -> None:
         assert isinstance(value, plain) or type(value).__module__ in (
             "builtins",
             "datetime",
-            "deployments.core.restricted_pickle",
+            "deployments.core.folders.restricted_pickle",
         ), value
 
 

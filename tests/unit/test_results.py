@@ -3,9 +3,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.answers import Answer
-from deployments.core.results import answer_json, search_response_json
-from deployments.core.search_schemas import SearchResponse
+from deployments.core.api.results import answer_json, search_response_json
+from deployments.core.api.search_schemas import SearchResponse
+from deployments.core.search.answers import Answer
 from deployments.core.segments import EmbeddingType, Hit, Segment
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -27,13 +27,13 @@ from deployments.core.errors import (
     StoreDamaged,
     StoreMismatch,
 )
-from deployments.core.export import import_file
-from deployments.core.row_walk import RowWalk
-from deployments.core.salvage_export import export_salvage
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.schema_sql import PAGE_BYTES
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.export import import_file
+from deployments.core.folders.salvage_export import export_salvage
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, EmbeddingType, Hit, ModelIdentity
+from deployments.core.storage.row_walk import RowWalk
+from deployments.core.storage.schema_sql import PAGE_BYTES
 
 Rows = dict[int, Hit]
 
@@ -393,7 +393,7 @@ def test_rows_out_of_order_end_a_range() -> None:
 
 
 def test_a_walk_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.core.row_walk._MOST_FAILURES", 1000)
+    monkeypatch.setattr("deployments.core.storage.row_walk._MOST_FAILURES", 1000)
 
     def between(first: int, last: int):  # type: ignore[no-untyped-def]
         raise sqlite3.DatabaseError("damaged")

@@ -6,11 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 from test_ingress import HIT, URLS, RecordingBackend, assert_problem
 
-from deployments.core import cursors
-from deployments.core.answers import Answer
-from deployments.core.results import answer_json
-from deployments.core.search_requests import SearchRequest
-from deployments.core.search_schemas import SearchResponse
+from deployments.core.api.results import answer_json
+from deployments.core.api.search_requests import SearchRequest
+from deployments.core.api.search_schemas import SearchResponse
+from deployments.core.search import cursors
+from deployments.core.search.answers import Answer
 from deployments.core.segments import Hit, Segment
 from deployments.core.settings import Settings
 from deployments.core.shapes import Position, Shape

@@ -26,7 +26,7 @@ from storage_samples import (
 )
 
 from deployments.core.errors import InvalidInput, NotReady
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
     Hit,
@@ -36,7 +36,7 @@ from deployments.core.segments import (
     Upsert,
     UpsertResult,
 )
-from deployments.core.store_sql import StoreWriter
+from deployments.core.storage.store_sql import StoreWriter
 
 
 def apply(index: SegmentIndex, operation: Upsert | DeleteMedia) -> object:

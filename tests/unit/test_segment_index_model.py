@@ -19,10 +19,7 @@ from hypothesis.stateful import (
 )
 from storage_samples import FRAME, MODEL, TRANSCRIPT, upsert_of, vector_of, vectors_of
 
-from deployments.core import collection as collection_module
-from deployments.core.checkpoint import path_of
-from deployments.core.exact_search import cosines_of
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import (
     DeleteMedia,
     EmbeddingType,
@@ -33,6 +30,9 @@ from deployments.core.segments import (
     UpsertResult,
     Vectors,
 )
+from deployments.core.vectors import collection as collection_module
+from deployments.core.vectors.checkpoint import path_of
+from deployments.core.vectors.exact_search import cosines_of
 
 MEDIA = st.sampled_from([1, "1", 2, "two"])
 KINDS = st.sampled_from([TRANSCRIPT, FRAME])

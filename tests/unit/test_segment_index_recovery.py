@@ -32,8 +32,6 @@ from storage_samples import (
     stored,
 )
 
-from deployments.core import checkpoint, folder_check
-from deployments.core.checkpoint import path_of
 from deployments.core.errors import (
     FolderLocked,
     LegacyFolder,
@@ -42,9 +40,12 @@ from deployments.core.errors import (
     StoreMismatch,
     StoreUnwritable,
 )
-from deployments.core.folder_lock import FolderLock
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index import folder_check
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, ModelIdentity
+from deployments.core.storage.folder_lock import FolderLock
+from deployments.core.vectors import checkpoint
+from deployments.core.vectors.checkpoint import path_of
 
 Open = Callable[[], SegmentIndex]
 FILES = {
@@ -372,7 +373,7 @@ import itertools, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from storage_samples import MODEL, segment, store_segments
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 
 index = SegmentIndex.open(Path(sys.argv[1]), MODEL)
 for version in itertools.count(int(sys.argv[3])):

@@ -19,7 +19,7 @@ from storage_samples import (
 )
 
 from deployments.core.errors import NotReady
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Search, Upsert, UpsertResult
 
 Open = Callable[[], SegmentIndex]
@@ -127,7 +127,7 @@ def test_a_search_waits_for_a_commit_to_be_published(
 def test_a_search_gives_up_if_nothing_is_published(
     index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.core.one_commit._PUBLISH_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("deployments.core.search.one_commit._PUBLISH_TIMEOUT_S", 0.01)
     with index._store.transaction() as writer:
         writer.changed = True
     with pytest.raises(NotReady, match="catching up"):

@@ -14,13 +14,13 @@ from search_reference import matches, ranking, walk
 from storage_samples import CLIP, MODEL, TRANSCRIPT, segment, store_segments
 from test_ingress import RecordingBackend, assert_problem
 
-from deployments.core.answers import Answer
+from deployments.core.api.filter_schema import parsed
+from deployments.core.api.results import answer_json
+from deployments.core.api.search_requests import SimilarRequest
+from deployments.core.api.search_schemas import BatchResponse, SimilarResponse
 from deployments.core.errors import InvalidInput, NotFound
-from deployments.core.filter_schema import parsed
-from deployments.core.results import answer_json
-from deployments.core.search_requests import SimilarRequest
-from deployments.core.search_schemas import BatchResponse, SimilarResponse
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.search.answers import Answer
 from deployments.core.segments import Search, SearchMode, SegmentName
 from deployments.core.settings import Settings
 from deployments.core.shapes import Shape

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from storage_samples import CLIP, DIMENSION, FRAME, MODEL, TRANSCRIPT, segment, vector_of
 
-from deployments.core import schema_sql, store_check
-from deployments.core import store as store_module
 from deployments.core.errors import (
     NotReady,
     ServiceError,
@@ -19,11 +17,13 @@ from deployments.core.errors import (
     StoreError,
     StoreMismatch,
 )
-from deployments.core.segment_rows import row_of
 from deployments.core.segments import EmbeddingType, ModelIdentity
-from deployments.core.store import Store
-from deployments.core.store_inspection import exists
-from deployments.core.store_sql import StoreWriter
+from deployments.core.storage import schema_sql, store_check
+from deployments.core.storage import store as store_module
+from deployments.core.storage.segment_rows import row_of
+from deployments.core.storage.store import Store
+from deployments.core.storage.store_inspection import exists
+from deployments.core.storage.store_sql import StoreWriter
 
 MODELS = dict.fromkeys(EmbeddingType, MODEL)
 

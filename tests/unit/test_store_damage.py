@@ -20,12 +20,12 @@ from page_damage import (
 )
 from storage_samples import FRAME, MODEL, TRANSCRIPT, find, segment, store_segments
 
-from deployments.core import store_inspection
 from deployments.core.errors import StoreDamaged, StoreMismatch
-from deployments.core.salvaged_index import SalvagedIndex
-from deployments.core.schema_sql import PAGE_BYTES
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.folders.salvaged_index import SalvagedIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, Hit, Segment, Upsert
+from deployments.core.storage import store_inspection
+from deployments.core.storage.schema_sql import PAGE_BYTES
 
 Hits = dict[EmbeddingType, list[Hit]]
 

@@ -23,7 +23,6 @@ from storage_samples import (
     upsert_of,
 )
 
-from deployments.core import store as store_module
 from deployments.core.errors import (
     InvalidInput,
     NotReady,
@@ -33,9 +32,10 @@ from deployments.core.errors import (
     StoreFull,
     StoreUnwritable,
 )
-from deployments.core.group_commit import GroupCommit
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import UpsertResult
+from deployments.core.storage import store as store_module
+from deployments.core.storage.group_commit import GroupCommit
 from deployments.core.storage_errors import translated
 
 
@@ -259,8 +259,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from storage_samples import MODEL, segment, stored, upsert_of, store_segments
 from deployments.core.errors import StoreError, StoreFull, StoreUnwritable
-from deployments.core.group_commit import GroupCommit
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.storage.group_commit import GroupCommit
+from deployments.core.index.segment_index import SegmentIndex
 
 folder, mode = Path(sys.argv[1]), sys.argv[3]
 index = SegmentIndex.open(folder, MODEL)
@@ -362,7 +362,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from storage_samples import MODEL, segment, stored, upsert_of
 from deployments.core.errors import StoreUnwritable
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 
 folder, store = Path(sys.argv[1]), Path(sys.argv[1]) / "store.sqlite3"
 with SegmentIndex.open(folder, MODEL) as index:

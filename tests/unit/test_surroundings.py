@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_samples import DIMENSION, random_units, unit
 
-from deployments.core.collection import Collection, Snapshot
-from deployments.core.media_orders import MediaOrder
+from deployments.core.search.media_orders import MediaOrder
+from deployments.core.search.surroundings import REFERENCES, nearness
 from deployments.core.segments import Vectors
-from deployments.core.surroundings import REFERENCES, nearness
+from deployments.core.vectors.collection import Collection, Snapshot
 
 
 def snapshot_of(vectors: Vectors, dead: Sequence[int] = ()) -> Snapshot:

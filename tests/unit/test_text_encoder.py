@@ -11,14 +11,14 @@ import numpy as np
 import psutil
 import pytest
 
-from deployments.core import onnx_cache
+from deployments.core.encoding import onnx_cache
+from deployments.core.encoding.model_identity import read_identity, with_precision
+from deployments.core.encoding.model_source import find_model
+from deployments.core.encoding.text_encoder import checked_vectors, load_text_encoder, usable_cores
+from deployments.core.encoding.torch_encoder import TorchTextEncoder
 from deployments.core.errors import ModelError, ModelNotFound, SettingsError
-from deployments.core.model_identity import read_identity, with_precision
-from deployments.core.model_source import find_model
 from deployments.core.segments import ModelIdentity
-from deployments.core.text_encoder import checked_vectors, load_text_encoder, usable_cores
 from deployments.core.thread_priority import STEPS_DOWN
-from deployments.core.torch_encoder import TorchTextEncoder
 from tests.fakes import write_tiny_model
 
 NAME = "all-MiniLM-L6-v2"
@@ -163,7 +163,7 @@ def test_a_cpu_process_loads_neither_torch_nor_transformers(backend, taken, enco
     program = f"""
 import sys
 from pathlib import Path
-from deployments.core.text_encoder import load_text_encoder
+from deployments.core.encoding.text_encoder import load_text_encoder
 encoder = load_text_encoder({NAME!r}, device="cpu", backend={backend!r}, threads=1,
                             cache_dir=Path({str(cache_dir)!r}))
 for encoder in filter(None, (encoder, encoder.for_bulk())):

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.vector_cache import VectorCache
+from deployments.core.encoding.vector_cache import VectorCache
 
 
 @given(

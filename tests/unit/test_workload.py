@@ -7,8 +7,8 @@ import pytest
 from ray.serve.config import AutoscalingContext
 
 from deployments import scaling
-from deployments.core.batcher import BatcherStats, Priority, TokenBatcher
-from deployments.core.workload import Workload
+from deployments.core.encoding.batcher import BatcherStats, Priority, TokenBatcher
+from deployments.core.encoding.workload import Workload
 from tests.fakes import HeldTextEncoder
 
 

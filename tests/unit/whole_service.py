@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from deployments.backend import ServeBackend
-from deployments.core.batcher import Encoded
+from deployments.core.encoding.batcher import Encoded
 from deployments.core.settings import Settings
 from deployments.encoder import Encoder
 from deployments.encoders import Encoders

@@ -6,7 +6,7 @@ from typing import Any
 
 from storage_samples import segment, stored, upsert_of
 
-from deployments.core.segment_index import SegmentIndex
+from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import DeleteMedia, EmbeddingType, Upsert
 
 Operation = Upsert | DeleteMedia

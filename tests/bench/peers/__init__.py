@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.core.model_source import find_model
+from deployments.core.encoding.model_source import find_model
 from tests.bench.servers import MODEL, Server, started
 from tests.serve.service import free_ports
 

@@ -1,0 +1,1 @@
+"""Text to vectors: models, their exports, and the batches in which texts are encoded."""

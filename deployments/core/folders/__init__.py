@@ -1,0 +1,1 @@
+"""An index folder as a whole: copies, exports, imports, checks, salvage."""

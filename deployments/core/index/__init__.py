@@ -1,0 +1,1 @@
+"""One index folder that is open: its store and its vectors behind one door."""

@@ -1,0 +1,1 @@
+"""What is found, and in what order: filters, keywords, fusion, arrangement, moments."""

@@ -1,0 +1,1 @@
+"""Vectors in memory and in checkpoints, and exact and approximate search in them."""
