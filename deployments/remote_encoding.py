@@ -23,9 +23,9 @@ LOOK_S = 0.2
 class RemoteEncoding:
     """Calls the Encoders with texts and a model, behind all else that these do.
 
-    It may be called in any thread but that of `loop`, the replica's own event loop: calls to other
-    deployments that go through a second one may never be answered. The Encoders' application is
-    started after the Index, so it is looked for when it is needed.
+    It may be called in any thread but that of `loop`, the replica's own event loop, which makes the
+    calls. The Encoders' application is started after the Index, so it is looked for when it is
+    needed.
     """
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
