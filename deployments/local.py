@@ -191,19 +191,17 @@ def _free_ports() -> dict[str, str]:
     """
     # At random: two services that start at the same time can't see each other's choice.
     first = FIRST_PORT + PORT_BLOCK * random.randrange(PORT_BLOCKS)
-    with socket.socket() as stats, socket.socket() as metrics:
-        for each in (stats, metrics):
-            each.bind(("127.0.0.1", 0))
-        return {
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats.getsockname()[1]),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics.getsockname()[1]),
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + PORT_BLOCK - 3),
-            # Where HAProxy sends requests while no replica is there: with two services on one
-            # port, to the other one.
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first + PORT_BLOCK - 2),
-            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first + PORT_BLOCK - 1),
-        }
+    *replicas, stats, metrics, http, grpc = range(first, first + PORT_BLOCK)
+    return {
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(replicas[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(replicas[-1]),
+        # Where HAProxy sends requests while no replica is there: with two services on one
+        # port, to the other one.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
+    }
 
 
 def _check_settings(config: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import re
 import socket
 from pathlib import Path
@@ -113,14 +114,18 @@ class Service:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody uses, above those that Linux gives to whoever connects somewhere.
+
+    One of those may be somebody's by the time that a service starts on it.
+    """
+    found: list[int] = []
+    for port in random.sample(range(61_000, 65_536), 1000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def replica_pids(ancestor: int, deployment: str) -> set[int]:

@@ -1,7 +1,5 @@
 """The Index names a model as the Encoder does, so that vectors of two precisions never mix."""
 
-import asyncio
-
 import pytest
 
 from deployments import index
@@ -30,10 +28,10 @@ def settings(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_index_and_encoder_agree_on_the_model(precision, settings):
+async def test_index_and_encoder_agree_on_the_model(precision, settings):
     made = settings(precision)
     opened = index.Index(made)
-    stats = asyncio.run(opened.stats())
+    stats = await opened.stats()
     opened.close()
     encoder = load_text_encoder(
         made.embedding_model,
@@ -44,7 +42,7 @@ def test_index_and_encoder_agree_on_the_model(precision, settings):
     assert set(stats.models.values()) == {encoder.identity}
 
 
-def test_a_folder_of_one_precision_is_not_opened_with_another(settings):
+async def test_a_folder_of_one_precision_is_not_opened_with_another(settings):
     index.Index(settings("float32")).close()
     with pytest.raises(StoreMismatch, match="the EMBEDDING_PRECISION that made them"):
         index.Index(settings("int8"))
