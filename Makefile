@@ -30,7 +30,7 @@ browser: $(VENV)/.installed ## Find a Chromium for the tests of the search page,
 
 test: $(VENV)/.installed browser ## Run every test
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit tests/eval
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/serve
+	$(BIN)/python -m pytest tests/serve
 
 unit: $(VENV)/.installed ## Run the tests that need no cluster
 	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit

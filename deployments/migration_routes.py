@@ -5,7 +5,7 @@ from typing import Protocol
 from fastapi import APIRouter
 
 from deployments.core.api.migration_schemas import MigrationBody, MigrationResponse
-from deployments.core.errors import Conflict, ModelNotFound
+from deployments.core.errors import Conflict, InvalidInput, ModelError
 from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
 from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 
@@ -34,7 +34,7 @@ def migration_routes(backend: MigrationBackend) -> APIRouter:
 
     @routes.post(
         "",
-        responses=_PROBLEMS | BODY_PROBLEMS | problem_responses(ModelNotFound),
+        responses=_PROBLEMS | BODY_PROBLEMS,
         summary="Change the model",
     )
     async def start(body: MigrationBody) -> MigrationResponse:
@@ -43,7 +43,11 @@ def migration_routes(backend: MigrationBackend) -> APIRouter:
         Searches use the old model until all is done. What failed or was ended before goes on
         where it was.
         """
-        return await answer(body.request())
+        try:
+            return await answer(body.request())
+        except ModelError as error:
+            # Not the service lacks its model: the request names one that is of no use.
+            raise InvalidInput(error.detail) from error
 
     @routes.post("/switch", responses=_PROBLEMS, summary="Search with the new model")
     async def switch() -> MigrationResponse:

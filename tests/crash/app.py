@@ -50,8 +50,8 @@ class FaultySegmentIndex(SegmentIndex):
     faults: Faults
 
     @classmethod
-    def open(cls, folder, model, lock=None, disk=None, policy=None):
-        return super().open(folder, model, lock, disk or FaultyDisk(cls.faults), policy)
+    def open(cls, folder, models, lock=None, disk=None, policy=None, **options):
+        return super().open(folder, models, lock, disk or FaultyDisk(cls.faults), policy, **options)
 
     def checkpoint_due(self):
         return bool(self._checkpoints.schedule.pending())

@@ -77,5 +77,6 @@ def exported(service: Service) -> list[dict[str, Any]]:
     command = [str(Path(sys.executable).with_name("embeddings-service")), "export", str(file)]
     command += ["--index-dir", str(service.index_dir)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    _, *lines = file.read_text().splitlines()
+    # Lines end with \n only: texts may have what else Python takes for the end of one.
+    _, *lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return [json.loads(line) for line in lines]

@@ -153,7 +153,7 @@ def test_what_can_t_be_is_a_problem(client: TestClient, backend: MigratingBacken
     backend.error = Conflict("the migration is running, not ready")
     assert_problem(client.post("/migrations/switch"), 409, "conflict", "not ready")
     backend.error = ModelNotFound("nowhere")
-    assert_problem(client.post("/migrations", json={"model": "m"}), 503, "model_not_found")
+    assert_problem(client.post("/migrations", json={"model": "m"}), 422, "invalid_input")
 
 
 def test_stats_tell_of_it(client: TestClient, backend: MigratingBackend) -> None:

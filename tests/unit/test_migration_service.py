@@ -211,7 +211,7 @@ def test_a_restart_goes_on_with_the_new_model_whatever_the_settings_say(
 
 def test_a_model_that_isn_t_there_is_no_migration(service: WholeService) -> None:
     answer = service.post("/migrations", {"model": "/no/such/model"})
-    assert (answer.status_code, answer.json()["code"]) == (503, "model_not_found")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
     assert service.get("/migrations").json()["migration"] is None
     answer = service.post("/migrations", {"model": OLD})
     assert answer.status_code == 422
