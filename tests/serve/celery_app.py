@@ -13,7 +13,12 @@ for folder in (QUEUE, RESULTS):
 app = Celery("orchestrator", include=["deployments.client.celery_tasks"])
 app.conf.update(
     broker_url="filesystem://",
-    broker_transport_options={"data_folder_in": str(QUEUE), "data_folder_out": str(QUEUE)},
+    broker_transport_options={
+        "data_folder_in": str(QUEUE),
+        "data_folder_out": str(QUEUE),
+        # Else in the folder that the tests run in.
+        "control_folder": str(FOLDER / "control"),
+    },
     result_backend=f"file://{RESULTS}",
     broker_connection_retry_on_startup=True,
     worker_enable_remote_control=False,
