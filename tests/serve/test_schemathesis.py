@@ -36,7 +36,7 @@ CHECKS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(service):
     return schemathesis.openapi.from_url(f"{service.url}/openapi.json")
 
