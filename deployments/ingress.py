@@ -8,8 +8,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from deployments import __version__
-from deployments.access import Access, is_trusted
-from deployments.body_limit import BodyLimit
 from deployments.core.api import schemas
 from deployments.core.api.embed_requests import EmbedRequest, SegmentIn
 from deployments.core.api.migration_schemas import MigrationState
@@ -36,24 +34,27 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.timestamps import as_timestamp
-from deployments.docs_page import add_docs_page
-from deployments.guide.routes import guide_routes
-from deployments.limits import check_text
-from deployments.media_routes import MediaBackend, media_routes
-from deployments.migration_routes import MigrationBackend, migration_routes
-from deployments.moment_routes import moment_routes
-from deployments.openai_api import EmbeddingBackend, OpenAIErrors, openai_routes
-from deployments.openapi import complete_openapi
-from deployments.page_routes import page_routes
-from deployments.problems import (
+from deployments.rest.access import Access, is_trusted
+from deployments.rest.body_limit import BodyLimit
+from deployments.rest.docs_page import add_docs_page
+from deployments.rest.guide.routes import guide_routes
+from deployments.rest.limits import check_text
+from deployments.rest.media_routes import MediaBackend, media_routes
+from deployments.rest.migration_routes import MigrationBackend, migration_routes
+from deployments.rest.moment_routes import moment_routes
+from deployments.rest.openai_errors import OpenAIErrors
+from deployments.rest.openai_routes import EmbeddingBackend, openai_routes
+from deployments.rest.openapi import complete_openapi
+from deployments.rest.page_routes import page_routes
+from deployments.rest.problems import (
     BODY_PROBLEMS,
     WRITE_PROBLEMS,
     add_error_handlers,
     problem_responses,
 )
-from deployments.request_log import Observe, RequestLog
-from deployments.search_routes import SearchBackend, search_routes
-from deployments.secure_headers import SecureHeaders
+from deployments.rest.request_log import Observe, RequestLog
+from deployments.rest.search_routes import SearchBackend, search_routes
+from deployments.rest.secure_headers import SecureHeaders
 
 DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
 

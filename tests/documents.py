@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.guide.markdown import headings
+from deployments.rest.guide.markdown import headings
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "deployments" / "web" / "guide"

@@ -10,7 +10,7 @@ from deployments.core.encoding.model_identity import read_identity
 from deployments.core.encoding.model_source import find_model
 from deployments.core.encoding.text_encoder import load_text_encoder
 from deployments.core.settings import Settings
-from deployments.local import StartError
+from deployments.serve_process import StartError
 from tests.crash.checks import Checks, Scorer
 from tests.crash.faults import AT_START, Fault, Point
 from tests.crash.http_api import Api

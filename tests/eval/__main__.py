@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.local import StartError
+from deployments.serve_process import StartError
 from tests.eval import beir, exact, moments, sts
 from tests.eval.client import Client, EvaluationError
 from tests.eval.datasets import MissingData

@@ -13,7 +13,7 @@ import psutil
 import requests
 import yaml
 
-from deployments import local
+from deployments import serve_process
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,13 +51,13 @@ class Service:
 
     def begin(self) -> Popen:
         """Start without waiting until requests can be served."""
-        self._child = local.start(self.config, self.log, self.environment)
+        self._child = serve_process.start(self.config, self.log, self.environment)
         return self._child
 
     def start(self) -> "Service":
         child = self.begin()
         try:
-            local.wait_until_ready(self.url, child, 120)
+            serve_process.wait_until_ready(self.url, child, 120)
         except BaseException:
             self.stop()
             print(self.log.read_text()[-6000:])
@@ -66,7 +66,7 @@ class Service:
 
     def stop(self) -> None:
         if self._child is not None:
-            local.stop(self._child)
+            serve_process.stop(self._child)
             self._child = None
 
     @property

@@ -11,7 +11,7 @@ import pytest
 import requests
 import yaml
 
-from deployments import local
+from deployments import serve_process
 from tests.monitoring.expressions import alert_expressions, dashboard_expressions, metrics_in
 from tests.serve.logs import log_files, replica_lines
 from tests.serve.prometheus import wait_for_metrics
@@ -279,7 +279,7 @@ def test_the_dashboard_and_the_alerts_know_serve_s_metrics(guarded):
 
 def test_an_open_address_without_a_key_serves_nothing(tmp_path, monkeypatch):
     """As with `serve run`, which doesn't look at the settings before it starts."""
-    monkeypatch.setattr(local, "_check_settings", lambda config: None)
+    monkeypatch.setattr(serve_process, "_check_settings", lambda config: None)
     service = Service(tmp_path)
     config = yaml.safe_load(service.config.read_text())
     config["http_options"]["host"] = "0.0.0.0"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from deployments import local
+from deployments.client import Client
+from deployments.samples import load_samples
 from tests.documents import DOCUMENTS, GUIDE, ROOT, blocks
 from tests.serve.browser import serious
 from tests.serve.examples import Reader, examples
@@ -57,8 +58,8 @@ def found_in(document):
 def samples(tmp_path_factory):
     """A service as `make run` starts it."""
     with Service(tmp_path_factory.mktemp("guide")) as running:
-        with httpx.Client(base_url=running.url, timeout=120) as client:
-            local.load_samples(client, ROOT / "data/samples")
+        with Client(running.url) as client:
+            load_samples(client, ROOT / "data/samples")
         yield running
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from deployments import local
+from deployments import serve_process
 from deployments.core.storage.folder_lock import FolderLock
 from tests.serve.service import Service
 
@@ -29,7 +29,7 @@ def test_a_folder_in_use_is_waited_for(tmp_path):
         assert int(refused.headers["Retry-After"]) > 0
         assert sorted(path.name for path in service.index_dir.iterdir()) == before
         lock.release()
-        local.wait_until_ready(service.url, child, 30)
+        serve_process.wait_until_ready(service.url, child, 30)
         assert service.embed(1, [{"id": 1, "text": "x"}])["embeddings_created"] == 1
     finally:
         service.stop()

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
@@ -11,7 +10,8 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from deployments import local
+from deployments.client import Client
+from deployments.samples import load_samples
 from tests.serve.browser import serious
 from tests.serve.service import ROOT, Service
 
@@ -41,8 +41,9 @@ def writer(guarded):
 
 
 @pytest.fixture(scope="module")
-def samples(writer):
-    local.load_samples(writer, Path(ROOT / "data/samples"))
+def samples(guarded):
+    with Client(guarded.url, FULL_KEY) as client:
+        load_samples(client, ROOT / "data/samples")
 
 
 @pytest.fixture

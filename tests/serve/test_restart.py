@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import local
+from deployments.serve_process import StartError
 from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
 
@@ -93,7 +93,7 @@ def test_a_folder_of_another_model_is_refused_and_left_as_it_is(folder, tmp_path
     other = Service(tmp_path, {"embedding_model": make_another_model(tmp_path / "model")})
     with (
         pytest.raises(
-            local.StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
+            StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
         ),
         other,
     ):
@@ -117,7 +117,7 @@ def make_another_model(folder: Path) -> str:
 
 def test_an_invalid_setting_stops_the_start(tmp_path):
     service = Service(tmp_path, {"embedding_device": "gpu", "embeddings_wrokers": 2})
-    with pytest.raises(local.StartError) as raised:
+    with pytest.raises(StartError) as raised:
         service.start()
     for part in ("embedding_device='gpu'", "'cuda'", "embeddings_wrokers", "embeddings_workers?"):
         assert part in str(raised.value)

@@ -22,7 +22,7 @@ from deployments.core.errors import (
     StoreFull,
 )
 from deployments.core.segments import EmbeddingType, Segment, Upsert, UpsertResult
-from deployments.problems import error_response
+from deployments.rest.problems import error_response
 
 UPSERT = Upsert(
     EmbeddingType.FRAME,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.body_limit import LEAST_BYTES, BodyLimit
+from deployments.rest.body_limit import LEAST_BYTES, BodyLimit
 
 MAX_BYTES = 4 * LEAST_BYTES
 MAX_HELD_BYTES = 6 * LEAST_BYTES

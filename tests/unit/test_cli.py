@@ -24,7 +24,7 @@ from deployments.client.load import Load
 from deployments.client.results import Hit
 from deployments.client.serve_command import PACKAGED_CONFIG, _configured
 from deployments.core.errors import Forbidden, Overloaded, ServiceError, Unauthorized
-from deployments.problems import error_response
+from deployments.rest.problems import error_response
 
 ROOT = Path(__file__).parents[2]
 

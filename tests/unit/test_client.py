@@ -52,7 +52,7 @@ from deployments.core.errors import Forbidden as NotAllowed
 from deployments.core.errors import NotFound as NoSuch
 from deployments.core.errors import Overloaded as TooMuch
 from deployments.core.errors import Unauthorized as NoKey
-from deployments.problems import error_response
+from deployments.rest.problems import error_response
 
 Handler = Callable[[httpx.Request], httpx.Response]
 NO_PAUSE = Retries(attempts=4, first_pause_s=0)

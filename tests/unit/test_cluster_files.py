@@ -13,7 +13,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.core.errors import SettingsError
 from deployments.core.exposure import check_exposure
 from deployments.core.settings import FOREIGN_PREFIXES, PREFIXES, Settings
-from deployments.local import RAY_ENVIRONMENT
+from deployments.serve_process import RAY_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

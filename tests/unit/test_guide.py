@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
-from deployments.guide.markdown import Heading, headings, render
-from deployments.guide.pages import Guide
 from deployments.ingress import create_app
-from deployments.secure_headers import PAGES
+from deployments.rest.guide.markdown import Heading, headings, render
+from deployments.rest.guide.pages import Guide
+from deployments.rest.secure_headers import PAGES
 from tests.documents import GUIDE
 
 NAMES = sorted(path.stem for path in GUIDE.glob("*.md") if path.stem != "index")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import deployments.core
+import deployments.rest
 
 CORE = Path(deployments.core.__file__).parent
+REST = Path(deployments.rest.__file__).parent
 MODULES = sorted(
     ".".join(path.relative_to(CORE.parents[1]).with_suffix("").parts)
     for path in CORE.rglob("*.py")
@@ -50,6 +52,18 @@ def test_core_imports_downwards(module: str) -> None:
         if name.startswith("deployments") and package(name) not in {own, *BELOW[own]}
     ]
     assert not upwards
+
+
+@pytest.mark.parametrize("path", sorted(REST.rglob("*.py")), ids=lambda path: path.name)
+def test_rest_knows_what_is_behind_it_as_protocols_only(path: Path) -> None:
+    # Ray tells the current request's id, and nobody else could.
+    allowed = ("deployments.core.", "deployments.rest.", "deployments.request_ids.")
+    others = [
+        name
+        for name in imported(path)
+        if name.startswith(("deployments", "ray.")) and not name.startswith(allowed)
+    ]
+    assert not others
 
 
 def package(module: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from deployments import local
+from deployments.serve_process import StartError, start
 
 KEY = "a-full-key-of-today"
 
@@ -20,8 +21,8 @@ def write_config(folder, **http_options):
 @pytest.mark.parametrize("http_options", [{"host": "0.0.0.0"}, {"host": "10.0.0.1"}, {}])
 def test_an_open_address_without_a_key_is_refused_before_anything_starts(tmp_path, http_options):
     config, log = write_config(tmp_path, **http_options), tmp_path / "log"
-    with pytest.raises(local.StartError, match="without an API key: set EMBEDDINGS_API_KEY"):
-        local.start(config, log)
+    with pytest.raises(StartError, match="without an API key: set EMBEDDINGS_API_KEY"):
+        start(config, log)
     assert not log.exists()
 
 
@@ -38,6 +39,6 @@ def test_a_port_that_somebody_has_is_refused_before_anything_starts(tmp_path, ca
 
 def test_a_wrong_key_is_refused_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDDINGS_API_KEY", "hunter2")
-    with pytest.raises(local.StartError, match="key 1 has 7 characters") as raised:
-        local.start(write_config(tmp_path, host="127.0.0.1"), tmp_path / "log")
+    with pytest.raises(StartError, match="key 1 has 7 characters") as raised:
+        start(write_config(tmp_path, host="127.0.0.1"), tmp_path / "log")
     assert "hunter2" not in str(raised.value)

@@ -5,7 +5,7 @@ from jsonschema import Draft202012Validator
 
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
-from deployments.openapi_examples import ANSWERS
+from deployments.rest.openapi_examples import ANSWERS
 
 DOCUMENT = create_app(None, Settings()).openapi()
 OPERATIONS = {

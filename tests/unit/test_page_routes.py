@@ -7,10 +7,10 @@ import pytest
 from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
-from deployments import page_routes
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
-from deployments.secure_headers import PAGES
+from deployments.rest import page_routes
+from deployments.rest.secure_headers import PAGES
 
 TEMPLATE = 'https://player.example/watch?v={media_item_id}&t={start_time}&"x"'
 

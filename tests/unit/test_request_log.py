@@ -11,7 +11,7 @@ from test_ingress import URL, RecordingBackend
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
 from deployments.request_ids import SaneRequestId, current_request_id, middlewares, work_for
-from deployments.request_log import CLIENT_GONE, RequestLog
+from deployments.rest.request_log import CLIENT_GONE, RequestLog
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def client(observed):
     ],
 )
 def test_a_request_is_known_by_its_route(client, observed, caplog, method, path, headers, expected):
-    with caplog.at_level(logging.DEBUG, "deployments.request_log"):
+    with caplog.at_level(logging.DEBUG, "deployments.rest.request_log"):
         client.request(method, path, headers=headers)
     assert observed == [expected]
-    (record,) = (r for r in caplog.records if r.name == "deployments.request_log")
+    (record,) = (r for r in caplog.records if r.name == "deployments.rest.request_log")
     assert (record.http_route, record.http_method, record.http_status) == expected
     assert record.getMessage().startswith(f"{method} {expected[0]} {expected[2]} in ")
     assert "secret" not in caplog.text

@@ -17,7 +17,7 @@ from deployments.core.errors import (
     StoreDamaged,
     Unauthorized,
 )
-from deployments.problems import error_response
+from deployments.rest.problems import error_response
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
 from deployments.ingress import create_app
-from deployments.secure_headers import ALWAYS, PAGES, SecureHeaders
+from deployments.rest.secure_headers import ALWAYS, PAGES, SecureHeaders
 
 
 @pytest.fixture

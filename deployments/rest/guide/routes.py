@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from deployments.guide.pages import INDEX, Guide
-from deployments.static_files import METHODS
+from deployments.rest.guide.pages import INDEX, Guide
+from deployments.rest.static_files import METHODS
 
 
 def guide_routes() -> APIRouter:

@@ -7,9 +7,9 @@ from deployments.core.api.moment_results import moments_response_json
 from deployments.core.api.moment_schemas import MomentRequest, MomentsResponse
 from deployments.core.configured_models import is_external
 from deployments.core.settings import Settings
-from deployments.limits import check_text, check_top_k
-from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS
-from deployments.search_routes import SearchBackend
+from deployments.rest.limits import check_text, check_top_k
+from deployments.rest.problems import BODY_PROBLEMS, READ_PROBLEMS
+from deployments.rest.search_routes import SearchBackend
 
 
 def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:

@@ -7,7 +7,12 @@ from fastapi import APIRouter
 from deployments.core.api.migration_schemas import MigrationBody, MigrationResponse
 from deployments.core.errors import Conflict, InvalidInput, ModelError
 from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
-from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
+from deployments.rest.problems import (
+    BODY_PROBLEMS,
+    READ_PROBLEMS,
+    WRITE_PROBLEMS,
+    problem_responses,
+)
 
 _PROBLEMS = WRITE_PROBLEMS | problem_responses(Conflict)
 

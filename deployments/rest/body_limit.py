@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.core.errors import BodyTooLarge, Overloaded, ServiceError
-from deployments.problems import error_response
+from deployments.rest.problems import error_response
 
 MOST_DIGITS = 20
 

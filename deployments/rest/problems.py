@@ -27,7 +27,7 @@ from deployments.core.errors import (
     Unauthorized,
     UnreadableBody,
 )
-from deployments.routes import route_template
+from deployments.rest.routes import route_template
 
 logger = logging.getLogger(__name__)
 

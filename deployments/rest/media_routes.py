@@ -13,7 +13,7 @@ from deployments.core.api.schemas import DeleteResponse
 from deployments.core.errors import NotFound
 from deployments.core.search.media_lists import MediaList, SegmentList
 from deployments.core.segments import DeleteMedia, EmbeddingType
-from deployments.problems import READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
+from deployments.rest.problems import READ_PROBLEMS, WRITE_PROBLEMS, problem_responses
 
 MediaItemId = Annotated[
     fields.PathName, Path(description="As stored, an integer or a string.", examples=["101"])

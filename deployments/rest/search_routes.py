@@ -26,9 +26,9 @@ from deployments.core.errors import (
 )
 from deployments.core.segments import EmbeddingType, Query, Search, SegmentName
 from deployments.core.settings import Settings
-from deployments.limits import check_text, check_top_k
-from deployments.problems import BODY_PROBLEMS, READ_PROBLEMS, problem_responses
-from deployments.url_search import SearchByUrl
+from deployments.rest.limits import check_text, check_top_k
+from deployments.rest.problems import BODY_PROBLEMS, READ_PROBLEMS, problem_responses
+from deployments.rest.url_search import SearchByUrl
 
 MOST_BATCH_SEGMENTS = 10_000
 

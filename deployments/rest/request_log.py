@@ -8,7 +8,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.request_ids import current_request_id
-from deployments.routes import route_path, route_template
+from deployments.rest.routes import route_path, route_template
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from deployments.core.api_keys import Grant
 from deployments.core.errors import Forbidden, ServiceError, Unauthorized
 from deployments.core.exposure import ANYBODY, host_of, is_loopback
 from deployments.core.settings import Settings
-from deployments.problems import CHALLENGE, error_response, problem_responses
-from deployments.routes import route_path
+from deployments.rest.problems import CHALLENGE, error_response, problem_responses
+from deployments.rest.routes import route_path
 
 OPEN_ROUTES = frozenset({"/", "/guide", "/docs", "/openapi.json", "/health/live", "/health/ready"})
 """For browsers and probes, which can't send a key: they tell nothing of what is stored."""

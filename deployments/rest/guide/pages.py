@@ -6,10 +6,10 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from deployments.guide.markdown import Document, headings, render
-from deployments.static_files import MEDIA_TYPES, File
+from deployments.rest.guide.markdown import Document, headings, render
+from deployments.rest.static_files import MEDIA_TYPES, File
 
-SOURCES = Path(__file__).parents[1] / "web" / "guide"
+SOURCES = Path(__file__).parents[2] / "web" / "guide"
 FRAME = SOURCES.with_name("guide.html")
 INDEX = "index"
 """The page at /guide itself; the order of its links is that of the pages."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from deployments.access import describe_access
 from deployments.core.api.schemas import Problem
-from deployments.openapi_examples import ANSWERS, OPENAI_ERROR, UNHEALTHY
+from deployments.rest.access import describe_access
+from deployments.rest.openapi_examples import ANSWERS, OPENAI_ERROR, UNHEALTHY
 
 UNUSED = ("HTTPValidationError", "ValidationError")
 """FastAPI's own shapes of errors, which this service doesn't use."""

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 
 from deployments.core.configured_models import is_external
 from deployments.core.settings import Settings
-from deployments.static_files import MEDIA_TYPES, METHODS, File
+from deployments.rest.static_files import MEDIA_TYPES, METHODS, File
 
-FOLDER = Path(__file__).with_name("web")
+FOLDER = Path(__file__).parents[1] / "web"
 PAGE = "page.html"
 TEMPLATE_PLACE = "MEDIA_URL_TEMPLATE"
 TYPES_PLACE = "SEARCHABLE_TYPES"

@@ -1,0 +1,1 @@
+"""HTTP: routes, middlewares and documents, over backends that others provide."""
