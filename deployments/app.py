@@ -7,11 +7,11 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
-from deployments.backend import Ingress
 from deployments.core.settings import Settings
 from deployments.encoder import Encoder
 from deployments.encoders import GPU_ENCODER, REST_S
 from deployments.index import Index
+from deployments.ingress import Ingress
 from deployments.scaling import scale_encoders, scale_ingresses
 
 INDEX_APP = "index"

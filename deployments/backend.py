@@ -1,14 +1,10 @@
-"""The Ingress deployment: the REST API over calls to Encoder and Index."""
+"""What the Ingress answers with: calls to Encoder and Index."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
-from ray import serve
-from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import call
@@ -18,13 +14,11 @@ from deployments.core.encoding.batcher import Encoded, Priority
 from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     DeadlineExceeded,
-    DeploymentFailed,
     NotReady,
     Overloaded,
     ServiceError,
     StoreDamaged,
 )
-from deployments.core.exposure import check_exposure
 from deployments.core.recent import Recent
 from deployments.core.search.media_lists import MediaList, SegmentList
 from deployments.core.segments import (
@@ -39,11 +33,10 @@ from deployments.core.segments import (
 )
 from deployments.core.settings import Settings
 from deployments.core.storage.migration_record import Act, MigrationRequest, MigrationStatus
-from deployments.encoders import CPU_ENCODER, GPU_ENCODER, Encoders
-from deployments.ingress import create_app
-from deployments.logs import log_as_serve
-from deployments.metrics import IngressMetrics, Publisher, SearchCalls
+from deployments.encoders import Encoders
+from deployments.metrics import SearchCalls
 from deployments.request_ids import current_request_id, work_for
+from deployments.serve_state import failed_deployment
 
 # For each encoder one call that it works on and one that is on its way.
 CALLS_IN_FLIGHT_PER_ENCODER = 2
@@ -53,11 +46,6 @@ MAX_QUERIES_PER_CALL = 64
 FULL_BATCH_QUERIES = 16
 HEALTH_TIMEOUT_S = 5.0
 MODELS_FRESH_S = 1.0
-READY_CHECK_PERIOD_S = 15.0
-READY_CHECK_TIMEOUT_S = 30.0
-RUNNING: Any = "RUNNING"
-FAILED_STATUSES = ("UNHEALTHY", "DEPLOY_FAILED")
-ERRORS_MODULE = f"{ServiceError.__module__}."
 # Texts there and vectors back have to fit into the 4 MiB of a message between replicas.
 MAX_TEXTS_PER_CALL = 256
 MAX_CHARS_PER_CALL = 500_000
@@ -226,7 +214,7 @@ class ServeBackend:
             return stats
         except (NotReady, DeadlineExceeded):
             # A call to a deployment that can't start only waits; Serve knows why.
-            failure = await asyncio.to_thread(_failed_deployment)
+            failure = await asyncio.to_thread(failed_deployment)
             if failure is not None:
                 raise failure from None
             raise
@@ -264,61 +252,3 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
         part.append(text)
         chars += len(text)
     yield part
-
-
-def _running_encoders() -> int:
-    """How many encoders run, as Serve's controller knows."""
-    return sum(
-        deployment.replica_states.get(RUNNING, 0)
-        for application in serve.status().applications.values()
-        for name, deployment in application.deployments.items()
-        if name in (CPU_ENCODER, GPU_ENCODER)
-    )
-
-
-def _failed_deployment() -> DeploymentFailed | None:
-    """Which deployment can't start or run, with the service's own error out of Serve's message."""
-    for application in serve.status().applications.values():
-        for name, deployment in application.deployments.items():
-            if deployment.status in FAILED_STATUSES:
-                lines = [line for line in deployment.message.splitlines() if line.strip()]
-                reason = next((line for line in lines if ERRORS_MODULE in line), lines[-1])
-                return DeploymentFailed(f"{name}: {reason.rpartition(ERRORS_MODULE)[2]}")
-    return None
-
-
-@serve.ingress()
-class Ingress:
-    """The deployment that answers HTTP; stateless."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        encoder: DeploymentHandle,
-        gpu_encoder: DeploymentHandle | None,
-        index: DeploymentHandle,
-    ) -> None:
-        log_as_serve()
-        check_exposure(settings, _get_global_client().http_config.host)
-        self._settings = settings
-        encoders = Encoders(encoder, gpu_encoder, timeout_s=settings.embeddings_timeout_s)
-        self._backend = ServeBackend(settings, encoders, index)
-        self._metrics = IngressMetrics()
-        backend, metrics = self._backend, self._metrics
-        self._publisher = Publisher(lambda: metrics.publish(backend.search_calls))
-        self._loop = asyncio.get_running_loop()
-        self._checks = Publisher(self._publish_ready, READY_CHECK_PERIOD_S)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Serve calls this once, after the constructor."""
-        return create_app(self._backend, self._settings, self._metrics.request)
-
-    def _publish_ready(self) -> None:
-        check = asyncio.run_coroutine_threadsafe(self._backend.check(), self._loop)
-        try:
-            check.result(timeout=READY_CHECK_TIMEOUT_S)
-        except (ServiceError, TimeoutError):
-            self._metrics.ready(False)
-        else:
-            self._metrics.ready(True)
-        self._backend.encoder_replicas = _running_encoders()

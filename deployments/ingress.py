@@ -1,224 +1,58 @@
-"""The REST API: each route parses, calls, and answers."""
+"""The Ingress deployment: the REST API, over what it asks of Encoder and Index."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Protocol
+import asyncio
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 
-from deployments import __version__
-from deployments.core.api import schemas
-from deployments.core.api.embed_requests import EmbedRequest, SegmentIn
-from deployments.core.api.migration_schemas import MigrationState
-from deployments.core.api.schemas import (
-    EmbedResponse,
-    HealthResponse,
-    IndexStatus,
-    LiveResponse,
-    StatsResponse,
-)
-from deployments.core.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    NotReady,
-    ServiceError,
-    StoreDamaged,
-)
-from deployments.core.recent import Recent
-from deployments.core.segments import (
-    EmbeddingType,
-    IndexStats,
-    Upsert,
-    UpsertResult,
-)
+from deployments.backend import ServeBackend
+from deployments.core.errors import ServiceError
+from deployments.core.exposure import check_exposure
 from deployments.core.settings import Settings
-from deployments.core.timestamps import as_timestamp
-from deployments.rest.access import Access, is_trusted
-from deployments.rest.body_limit import BodyLimit
-from deployments.rest.docs_page import add_docs_page
-from deployments.rest.guide.routes import guide_routes
-from deployments.rest.limits import check_text
-from deployments.rest.media_routes import MediaBackend, media_routes
-from deployments.rest.migration_routes import MigrationBackend, migration_routes
-from deployments.rest.moment_routes import moment_routes
-from deployments.rest.openai_errors import OpenAIErrors
-from deployments.rest.openai_routes import EmbeddingBackend, openai_routes
-from deployments.rest.openapi import complete_openapi
-from deployments.rest.page_routes import page_routes
-from deployments.rest.problems import (
-    BODY_PROBLEMS,
-    WRITE_PROBLEMS,
-    add_error_handlers,
-    problem_responses,
-)
-from deployments.rest.request_log import Observe, RequestLog
-from deployments.rest.search_routes import SearchBackend, search_routes
-from deployments.rest.secure_headers import SecureHeaders
+from deployments.encoders import Encoders
+from deployments.logs import log_as_serve
+from deployments.metrics import IngressMetrics, Publisher
+from deployments.rest.application import create_app
+from deployments.serve_state import running_encoders
 
-DESCRIPTION = """Semantic search over the transcript segments, frames and clips of media items.
-
-Store segments with `POST /embed`, find them with `POST /search`. Errors are
-`application/problem+json`
-(RFC 9457) with a stable `code`; answers with `Retry-After` are worth repeating, and repeating is
-always safe."""
-
-STRANGERS_CHECK_S = 1.0
+READY_CHECK_PERIOD_S = 15.0
+READY_CHECK_TIMEOUT_S = 30.0
 
 
-class Backend(MediaBackend, SearchBackend, EmbeddingBackend, MigrationBackend, Protocol):
-    """What the routes call; every method raises the service's errors only."""
+@serve.ingress()
+class Ingress:
+    """The deployment that answers HTTP; stateless."""
 
-    @property
-    def encoder_replicas(self) -> int | None:
-        """How many encoders run, as far as is known."""
-        ...
+    def __init__(
+        self,
+        settings: Settings,
+        encoder: DeploymentHandle,
+        gpu_encoder: DeploymentHandle | None,
+        index: DeploymentHandle,
+    ) -> None:
+        log_as_serve()
+        check_exposure(settings, _get_global_client().http_config.host)
+        self._settings = settings
+        encoders = Encoders(encoder, gpu_encoder, timeout_s=settings.embeddings_timeout_s)
+        self._backend = ServeBackend(settings, encoders, index)
+        self._metrics = IngressMetrics()
+        backend, metrics = self._backend, self._metrics
+        self._publisher = Publisher(lambda: metrics.publish(backend.search_calls))
+        self._loop = asyncio.get_running_loop()
+        self._checks = Publisher(self._publish_ready, READY_CHECK_PERIOD_S)
 
-    async def embed(self, upsert: Upsert) -> UpsertResult:
-        """Store segments; the result has nothing missing."""
-        ...
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve calls this once, after the constructor."""
+        return create_app(self._backend, self._settings, self._metrics.request)
 
-    async def stats(self) -> IndexStats:
-        """Count segments."""
-        ...
-
-    async def check(self) -> IndexStats:
-        """Encode and search for real, then count segments."""
-        ...
-
-
-def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *_: None) -> FastAPI:
-    """The ASGI application that answers the REST API with a backend."""
-    app = FastAPI(
-        title="embeddings-service",
-        version=__version__,
-        description=DESCRIPTION,
-        docs_url=None,
-        redoc_url=None,
-    )
-    # The last one added is the outermost.
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.embeddings_max_body_bytes,
-        max_held_bytes=settings.embeddings_max_held_bytes,
-    )
-    app.add_middleware(Access, settings=settings)
-    app.add_middleware(OpenAIErrors)
-    app.add_middleware(SecureHeaders)
-    app.add_middleware(RequestLog, observe=observe)
-    add_error_handlers(app)
-    add_docs_page(app)
-
-    @app.post(
-        "/embed",
-        responses=WRITE_PROBLEMS | BODY_PROBLEMS,
-        tags=["store"],
-        summary="Store and embed segments",
-    )
-    async def embed(request: EmbedRequest) -> EmbedResponse:
-        """Answers when all segments are durable and searchable.
-
-        A segment with the id of a stored one replaces it; what hasn't changed is neither stored
-        nor encoded again, so a request can be repeated safely.
-        """
-        _check_segments(request.segments, settings)
-        result = await backend.embed(request.upsert())
-        return EmbedResponse(
-            media_item_id=request.media_item_id,
-            embedding_type=request.embedding_type,
-            embeddings_created=result.stored,
-            changed=result.changed,
-            removed=result.removed,
-            truncated=result.truncated,
-        )
-
-    app.include_router(media_routes(backend))
-    app.include_router(search_routes(backend, settings))
-    app.include_router(moment_routes(backend, settings))
-    app.include_router(migration_routes(backend))
-    app.include_router(openai_routes(backend, settings))
-    app.include_router(page_routes(settings))
-    app.include_router(guide_routes())
-
-    @app.get(
-        "/stats",
-        responses=problem_responses(NotReady, DeadlineExceeded, StoreDamaged),
-        tags=["operations"],
-        summary="Model and number of vectors",
-    )
-    async def stats() -> StatsResponse:
-        return _stats_response(await backend.stats(), backend.encoder_replicas)
-
-    unhealthy: dict[int | str, dict[str, Any]] = {
-        503: {"model": HealthResponse, "description": "A request could not be served; why"}
-    }
-
-    @app.get("/health", responses=unhealthy, tags=["operations"], summary="Health")
-    async def health(response: Response) -> HealthResponse:
-        """Encodes and searches for real; 503 with the reason if a request could not be served."""
+    def _publish_ready(self) -> None:
+        check = asyncio.run_coroutine_threadsafe(self._backend.check(), self._loop)
         try:
-            counts = await backend.check()
-        except ServiceError as error:
-            response.status_code = 503
-            return HealthResponse(status="unhealthy", reason=f"{error.title}: {error.detail}")
-        reason = None if counts.salvage is None else f"Salvage, read-only: {counts.salvage.summary}"
-        found = _stats_response(counts, backend.encoder_replicas)
-        return HealthResponse(status="healthy", stats=found, reason=reason)
-
-    async def health_status() -> int:
-        response = Response()
-        await health(response)
-        return response.status_code
-
-    # Whoever needs no key can't make the service encode all the time either.
-    recent_status = Recent(health_status, STRANGERS_CHECK_S)
-
-    @app.get("/health/ready", responses=unhealthy, tags=["operations"], summary="Ready")
-    async def ready(request: Request, response: Response) -> HealthResponse:
-        """As `/health`; without an API key where there is one, the status only."""
-        if is_trusted(request.scope):
-            return await health(response)
-        response.status_code = await recent_status.get()
-        return HealthResponse(status="healthy" if response.status_code == 200 else "unhealthy")
-
-    @app.get("/health/live", tags=["operations"], summary="Live")
-    async def live() -> LiveResponse:
-        """The process answers; says nothing about whether it can search."""
-        return LiveResponse()
-
-    complete_openapi(app)
-    return app
-
-
-def _check_segments(segments: Sequence[SegmentIn], settings: Settings) -> None:
-    if len(segments) > settings.embeddings_max_segments:
-        raise InvalidInput(
-            f"the request has {len(segments)} segments; at most {settings.embeddings_max_segments} "
-            "(EMBEDDINGS_MAX_SEGMENTS) are allowed, split it into several"
-        )
-    for position, segment in enumerate(segments):
-        check_text(f"the text of segment {position}", segment.text or "", settings)
-
-
-def _stats_response(stats: IndexStats, encoder_replicas: int | None) -> StatsResponse:
-    model = stats.models[EmbeddingType.TRANSCRIPT]
-    return StatsResponse(
-        model_name=model.name,
-        embedding_dimension=model.dimension,
-        transcript_vectors=stats.vectors[EmbeddingType.TRANSCRIPT],
-        frame_vectors=stats.vectors[EmbeddingType.FRAME],
-        clip_vectors=stats.vectors[EmbeddingType.CLIP],
-        total_vectors=sum(stats.vectors.values()),
-        salvage=None if stats.salvage is None else schemas.SalvageStats(**asdict(stats.salvage)),
-        indices={
-            kind: IndexStatus(
-                **asdict(state),
-                model_name=stats.models[kind].name,
-                embedding_dimension=stats.models[kind].dimension,
-            )
-            for kind, state in stats.indices.items()
-        },
-        migration=None if stats.migration is None else MigrationState.of(stats.migration),
-        last_write=None if stats.last_write_at is None else as_timestamp(stats.last_write_at),
-        encoder_replicas=encoder_replicas,
-    )
+            check.result(timeout=READY_CHECK_TIMEOUT_S)
+        except (ServiceError, TimeoutError):
+            self._metrics.ready(False)
+        else:
+            self._metrics.ready(True)
+        self._backend.encoder_replicas = running_encoders()

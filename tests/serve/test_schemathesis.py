@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 
 def _can_be_wrong(operation):

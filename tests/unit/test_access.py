@@ -13,8 +13,8 @@ from test_ingress import URL, RecordingBackend
 from deployments.core.errors import SettingsError, StoreDamaged
 from deployments.core.exposure import check_exposure
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
 from deployments.rest.access import OPEN_ROUTES
+from deployments.rest.application import create_app
 from deployments.rest.problems import CHALLENGE
 
 FULL, FULL_OLD, READ_ONLY = "full-key-of-today", "full-key-of-last-year", "read-only-key-of-today"

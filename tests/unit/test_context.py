@@ -19,7 +19,7 @@ from deployments.core.segments import Hit, Search, SearchMode, Segment
 from deployments.core.settings import Settings
 from deployments.core.shapes import Shape
 from deployments.core.storage.analyzer import places_of, terms
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 
 def time_of(stored: Stored) -> float | None:

@@ -12,7 +12,7 @@ import yaml
 from deployments.client.cli import app as commands
 from deployments.core.errors import ModelNotFound, ServiceError
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 from tests.documents import DOCUMENTS, GUIDE, ROOT, anchors, blocks, links, tables
 
 LANGUAGES = {"sh", "console", "json", "python", "yaml", "text"}

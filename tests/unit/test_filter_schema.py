@@ -30,7 +30,7 @@ from deployments.core.search.filter_parser import (
     MOST_VALUES,
 )
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 MEDIA = Column.MEDIA_ITEM_ID
 

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 from deployments.rest.guide.markdown import Heading, headings, render
 from deployments.rest.guide.pages import Guide
 from deployments.rest.secure_headers import PAGES

@@ -34,7 +34,7 @@ from deployments.core.segments import (
     UpsertResult,
 )
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 URL = "http://localhost"
 STATS = IndexStats(

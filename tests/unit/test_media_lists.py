@@ -30,7 +30,7 @@ from deployments.core.search.media_lists import MediaList, MediaPage, SegmentLis
 from deployments.core.segments import DeleteMedia, EmbeddingType, Id, Segment
 from deployments.core.settings import Settings
 from deployments.core.storage.time_order import time_keys, time_keys_after
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 Index = SegmentIndex | SalvagedIndex
 

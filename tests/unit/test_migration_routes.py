@@ -20,7 +20,7 @@ from deployments.core.storage.migration_record import (
     Overlap,
     Phase,
 )
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 ALL = tuple(EmbeddingType)
 RUNNING = MigrationStatus(

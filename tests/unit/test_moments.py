@@ -37,7 +37,7 @@ from deployments.core.segments import (
     Vectors,
 )
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 Found = Mapping[EmbeddingType, Sequence[Hit]]
 Span = tuple[float, float]

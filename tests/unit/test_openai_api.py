@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from deployments.core.encoding.batcher import Encoded, Priority
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 from tests.fakes import FakeTextEncoder
 
 MODEL = "sentence-transformers/fake"

@@ -4,7 +4,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 from deployments.rest.openapi_examples import ANSWERS
 
 DOCUMENT = create_app(None, Settings()).openapi()

@@ -15,7 +15,7 @@ from test_ingress import RecordingBackend, assert_problem, embed_body, with_segm
 from deployments.core.own_vectors import MOST_NUMBERS, dimension_of, unit_vector
 from deployments.core.segments import MomentSearch, Query, Search, Segment
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 UNIT = np.array([0.6, 0.8], "<f4").tobytes()
 

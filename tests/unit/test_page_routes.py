@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
 from deployments.rest import page_routes
+from deployments.rest.application import create_app
 from deployments.rest.secure_headers import PAGES
 
 TEMPLATE = 'https://player.example/watch?v={media_item_id}&t={start_time}&"x"'

@@ -9,8 +9,8 @@ from starlette.responses import PlainTextResponse
 from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
 from deployments.request_ids import SaneRequestId, current_request_id, middlewares, work_for
+from deployments.rest.application import create_app
 from deployments.rest.request_log import CLIENT_GONE, RequestLog
 
 

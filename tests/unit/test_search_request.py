@@ -14,7 +14,7 @@ from deployments.core.search.answers import Answer
 from deployments.core.segments import Hit, Segment
 from deployments.core.settings import Settings
 from deployments.core.shapes import Position, Shape
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 
 @pytest.fixture

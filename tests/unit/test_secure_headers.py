@@ -13,7 +13,7 @@ from starlette.routing import Route
 from test_ingress import URL, RecordingBackend
 
 from deployments.core.settings import Settings
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 from deployments.rest.secure_headers import ALWAYS, PAGES, SecureHeaders
 
 

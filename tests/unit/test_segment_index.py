@@ -36,7 +36,7 @@ from deployments.core.segments import (
     Upsert,
     UpsertResult,
 )
-from deployments.core.storage.store_sql import StoreWriter
+from deployments.core.storage.store_writer import StoreWriter
 
 
 def apply(index: SegmentIndex, operation: Upsert | DeleteMedia) -> object:

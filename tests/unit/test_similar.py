@@ -24,7 +24,7 @@ from deployments.core.search.answers import Answer
 from deployments.core.segments import Search, SearchMode, SegmentName
 from deployments.core.settings import Settings
 from deployments.core.shapes import Shape
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

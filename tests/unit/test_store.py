@@ -23,7 +23,7 @@ from deployments.core.storage import store as store_module
 from deployments.core.storage.segment_rows import row_of
 from deployments.core.storage.store import Store
 from deployments.core.storage.store_inspection import exists
-from deployments.core.storage.store_sql import StoreWriter
+from deployments.core.storage.store_writer import StoreWriter
 
 MODELS = dict.fromkeys(EmbeddingType, MODEL)
 

@@ -15,7 +15,7 @@ from deployments.core.settings import Settings
 from deployments.encoder import Encoder
 from deployments.encoders import Encoders
 from deployments.index import Index
-from deployments.ingress import create_app
+from deployments.rest.application import create_app
 
 
 class Handle:

@@ -12,7 +12,7 @@ from deployments.core.errors import NotReady, StoreDamaged, StoreError
 from deployments.core.index import folder_check
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage.store_inspection import FILE_NAME, description, exists
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import translated
 
 _ATTEMPTS = 5

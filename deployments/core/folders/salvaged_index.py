@@ -39,7 +39,7 @@ from deployments.core.segments import (
 from deployments.core.storage import keyword_sql, schema_sql
 from deployments.core.storage.folder_lock import FolderLock
 from deployments.core.storage.operations import Operation
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.vectors.collection import Snapshot, empty_collections
 
 logger = logging.getLogger(__name__)

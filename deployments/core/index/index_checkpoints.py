@@ -12,7 +12,7 @@ from deployments.core.index import recovery
 from deployments.core.index.checkpoint_schedule import CheckpointSchedule
 from deployments.core.index.index_condition import HeldCheckpoint
 from deployments.core.segments import EmbeddingType
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import translated
 from deployments.core.vectors import checkpoint
 from deployments.core.vectors.checkpoint import Flaw

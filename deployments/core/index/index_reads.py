@@ -27,7 +27,7 @@ from deployments.core.search.one_commit import OneCommit, Snapshots
 from deployments.core.search.row_search import check_searches, find_rows
 from deployments.core.segments import EmbeddingType, MomentSearch, Queries, Search, SegmentName
 from deployments.core.storage.segment_rows import key_of
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 
 T = TypeVar("T")
 

@@ -21,7 +21,8 @@ from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage import migration_record, standby
 from deployments.core.storage.migration_record import MigrationRecord, MigrationStatus, Phase
 from deployments.core.storage.operations import Maintenance
-from deployments.core.storage.store_sql import StoreReader, StoreWriter
+from deployments.core.storage.store_reader import StoreReader
+from deployments.core.storage.store_writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 

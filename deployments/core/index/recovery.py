@@ -9,7 +9,7 @@ import numpy.typing as npt
 from deployments.core.durable_files import Disk
 from deployments.core.errors import StoreDamaged
 from deployments.core.segments import EmbeddingType
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import RESTORE
 from deployments.core.vectors import checkpoint
 from deployments.core.vectors.checkpoint import Flaw, Stamp, Unusable

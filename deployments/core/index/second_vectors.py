@@ -17,7 +17,8 @@ from deployments.core.storage.migration_record import Overlap
 from deployments.core.storage.operations import Maintenance
 from deployments.core.storage.segment_writes import unit_vectors
 from deployments.core.storage.standby import Lacking, StandbyReader, StandbyVector
-from deployments.core.storage.store_sql import StoreReader, StoreWriter
+from deployments.core.storage.store_reader import StoreReader
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.vectors.collection import Collections, Snapshot, empty_collections
 
 BATCH_ROWS = 256

@@ -39,7 +39,8 @@ from deployments.core.storage.folder_lock import FolderLock
 from deployments.core.storage.operations import Operation, Outcome, carry_out
 from deployments.core.storage.segment_writes import Changes
 from deployments.core.storage.store import Store
-from deployments.core.storage.store_sql import StoreReader, StoreWriter
+from deployments.core.storage.store_reader import StoreReader
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.storage_errors import translated
 from deployments.core.vectors.collection import Collections, empty_collections
 from deployments.core.vectors.index_policy import IndexPolicy

@@ -15,7 +15,7 @@ from deployments.core.errors import DeadlineExceeded
 from deployments.core.filters import And, Column, Filter, IdIn, bytes_of
 from deployments.core.search.filter_sql import FilterSql
 from deployments.core.segments import EmbeddingType
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import translated
 from deployments.core.vectors.collection import Snapshot
 from deployments.core.vectors.main_part import Sequences

@@ -15,7 +15,7 @@ from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment
 from deployments.core.shapes import Position
 from deployments.core.storage.analyzer import places_of, terms
 from deployments.core.storage.segment_rows import segment_from
-from deployments.core.storage.store_sql import StoreReader, not_as_written
+from deployments.core.storage.store_reader import StoreReader, not_as_written
 from deployments.core.storage.stored_rows import is_intact, name_of
 from deployments.core.storage.time_order import Neighbours, neighbours
 from deployments.core.storage_errors import RESTORE

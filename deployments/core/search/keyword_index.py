@@ -13,7 +13,7 @@ from deployments.core.search.bm25 import Postings, Rows, Rowset, Scores
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage import keyword_sql
 from deployments.core.storage.analyzer import terms
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.vectors.ascending import look_up
 from deployments.core.vectors.collection import Snapshot

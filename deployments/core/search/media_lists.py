@@ -9,7 +9,7 @@ from deployments.core.search.hydration import segments_of
 from deployments.core.search.one_commit import Snapshots
 from deployments.core.segments import EmbeddingType, Id, Segment
 from deployments.core.storage.segment_rows import key_of
-from deployments.core.storage.store_sql import StoreReader, not_as_written
+from deployments.core.storage.store_reader import StoreReader, not_as_written
 from deployments.core.storage.time_order import TimeKey, time_keys_after, time_span
 from deployments.core.storage_errors import translated
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deployments.core.segments import EmbeddingType
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage.time_order import time_keys
 from deployments.core.storage_errors import translated
 from deployments.core.vectors.main_part import Sequences

@@ -26,7 +26,7 @@ from deployments.core.segments import (
     Vector,
 )
 from deployments.core.storage.segment_rows import key_of
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import translated
 
 HITS_PER_MOMENT = 5

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 from deployments.core.search.keyword_index import Overtaken
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage.store import Store
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.vectors.collection import Snapshot
 from deployments.core.vectors.published_state import PublishedState, State
 

@@ -15,7 +15,7 @@ from deployments.core.search.ranking import Ranked, by_both, by_keywords, by_mea
 from deployments.core.segments import EmbeddingType, Queries, Search, SearchMode, Vector, Vectors
 from deployments.core.shapes import Position, Shape
 from deployments.core.storage.segment_writes import unit_vectors
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.vectors.collection import Snapshot
 from deployments.core.vectors.main_part import Sequences
 

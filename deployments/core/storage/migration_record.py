@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from deployments.core.errors import StoreDamaged
 from deployments.core.segments import EmbeddingType, Models
-from deployments.core.storage.store_sql import StoreReader, StoreWriter
+from deployments.core.storage.store_reader import StoreReader
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.storage_errors import RESTORE, translated
 
 _KEY = "migration"

@@ -8,7 +8,7 @@ from deployments.core.errors import ServiceError, StoreDamaged
 from deployments.core.segments import DeleteMedia, Models, Upsert, UpsertResult
 from deployments.core.storage import segment_writes
 from deployments.core.storage.segment_writes import Change, Changes
-from deployments.core.storage.store_sql import StoreWriter
+from deployments.core.storage.store_writer import StoreWriter
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from deployments.core.segments import (
     Vectors,
 )
 from deployments.core.storage.segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
-from deployments.core.storage.store_sql import StoreWriter
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.vectors.exact_search import UNIT_TOLERANCE
 
 _NORM_TOLERANCE = 1e-3

@@ -13,7 +13,8 @@ from itertools import islice
 from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage.segment_rows import checksum, is_own
-from deployments.core.storage.store_sql import StoreReader, StoreWriter, chunks, not_as_written
+from deployments.core.storage.store_reader import StoreReader, chunks, not_as_written
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.storage.stored_rows import COLUMNS, is_intact, name_of
 from deployments.core.storage_errors import RESTORE, translated
 

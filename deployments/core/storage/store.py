@@ -13,7 +13,8 @@ from deployments.core.segments import Models
 from deployments.core.storage import keyword_sql, schema_sql
 from deployments.core.storage.store_creation import BUSY_TIMEOUT_S, connect, create
 from deployments.core.storage.store_inspection import FILE_NAME, exists, require_ours
-from deployments.core.storage.store_sql import StoreReader, StoreWriter
+from deployments.core.storage.store_reader import StoreReader
+from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.storage_errors import translated
 
 _IDLE_READERS = 16

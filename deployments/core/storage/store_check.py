@@ -10,7 +10,7 @@ from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage.keyword_check import keyword_flaws, row_flaws
 from deployments.core.storage.standby_check import standby_flaws
 from deployments.core.storage.store_inspection import table_flaws
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage.stored_rows import COLUMNS, is_intact, name_of
 from deployments.core.storage_errors import RESTORE, translated
 

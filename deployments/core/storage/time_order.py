@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from deployments.core.segments import EmbeddingType
-from deployments.core.storage.store_sql import StoreReader
+from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import translated
 
 TimeKey = tuple[bool, float | int, int]
