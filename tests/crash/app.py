@@ -9,8 +9,7 @@ from typing import Any
 
 from ray.serve import Application
 
-from deployments import app
-from deployments import index as index_module
+from deployments import app, index_folder
 from deployments.core.durable_files import Disk
 from deployments.core.index import segment_index
 from deployments.core.index.segment_index import SegmentIndex
@@ -114,7 +113,7 @@ class FaultyIndex(Index):
     def __init__(self, settings: Settings) -> None:
         FaultySegmentIndex.faults = Faults(Path(os.environ[CONTROL_DIR]))
         sabotaged = bool(os.environ.get(SABOTAGE))
-        index_module.SegmentIndex = SabotagedSegmentIndex if sabotaged else FaultySegmentIndex
+        index_folder.SegmentIndex = SabotagedSegmentIndex if sabotaged else FaultySegmentIndex
         segment_index.carry_out = _dying_in_transaction(FaultySegmentIndex.faults)
         super().__init__(settings)
 

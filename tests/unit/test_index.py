@@ -98,7 +98,7 @@ async def test_a_damaged_store_answers_with_what_is_wrong_until_it_is_repaired(
     assert "embeddings-service restore" in message
     assert indices.store.read_bytes() == whole[: len(whole) // 2]
     indices.store.write_bytes(whole)
-    await until(lambda: index._failure is None, index)
+    await until(lambda: index._folder.failure is None, index)
     assert await texts(index) == [segment.text for segment in SEGMENTS]
     await index.delete(DeleteMedia(1))
     assert await texts(index) == []
@@ -114,8 +114,8 @@ async def test_the_check_at_the_start_finds_what_opening_does_not(indices: Indic
     assert (await unchecked.stats()).damage is None
     unchecked.close()
     index = indices.start()
-    assert index._segments is not None
-    segments = index._segments
+    assert index._folder._segments is not None
+    segments = index._folder._segments
     await until(lambda: segments.stats().damage is not None, index)
     damage = (await index.stats()).damage
     assert damage is not None
@@ -153,7 +153,7 @@ async def test_a_restored_backup_is_opened_without_a_restart(
     with pytest.raises(StoreDamaged):
         await index.stats()
     restore(target, indices.folder, force=True)
-    await until(lambda: index._failure is None, index)
+    await until(lambda: index._folder.failure is None, index)
     assert await texts(index) == [segment.text for segment in SEGMENTS]
 
 
