@@ -3,13 +3,16 @@
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
-import httpx
 from pydantic_core import PydanticCustomError
 
-from deployments.backfill.destination import Postponed, Refused
-from deployments.core.api.schemas import EmbedResponse
+from deployments.backfill.destination import Postponed
+from deployments.backfill.destination import Refused as RefusedSegments
+from deployments.client.async_client import AsyncClient
+from deployments.client.errors import EmbeddingsError, Refused, TimedOut, Unreachable
+from deployments.client.transport import Retries
 from deployments.core.api_keys import split_keys
 from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.segments import Segment, Upsert, UpsertResult
@@ -18,43 +21,37 @@ TIMEOUT_S = 300.0
 """Of a request; the service answers within its own time-out, which is shorter."""
 
 DEFAULT_RETRY_AFTER_S = 2.0
-_REFUSED = (httpx.codes.REQUEST_ENTITY_TOO_LARGE, httpx.codes.UNPROCESSABLE_ENTITY)
-_POSTPONED = (
-    httpx.codes.REQUEST_TIMEOUT,
-    httpx.codes.TOO_MANY_REQUESTS,
-    httpx.codes.BAD_GATEWAY,
-    httpx.codes.SERVICE_UNAVAILABLE,
-    httpx.codes.GATEWAY_TIMEOUT,
-    httpx.codes.INSUFFICIENT_STORAGE,
+_OF_THE_SEGMENTS = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+_OF_A_BUSY_PROXY = (
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
 )
 
 
 class HttpDestination:
     """A Destination that posts to `/embed`."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: AsyncClient) -> None:
+        """`client` must not retry: the backfill does, and sends less meanwhile."""
         self._client = client
 
     async def embed(self, upsert: Upsert) -> UpsertResult:
         """Store segments durably; raises as Destination says."""
         try:
-            response = await self._client.post("/embed", json=_body(upsert))
-        except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Postponed(
-                f"{self._client.base_url} doesn't answer: {reason}", DEFAULT_RETRY_AFTER_S
-            ) from error
-        if response.status_code == httpx.codes.OK:
-            stored = EmbedResponse.model_validate_json(response.content)
-            return UpsertResult(
-                stored.embeddings_created, stored.changed, stored.removed, stored.truncated
+            stored = await self._client.embed(
+                upsert.media_item_id,
+                map(_document, upsert.segments),
+                upsert.embedding_type.value,
+                replace=upsert.replace,
             )
-        detail = _detail(response)
-        if response.status_code in _REFUSED:
-            raise Refused(detail)
-        if response.status_code in _POSTPONED and _is_worth_repeating(response):
-            raise Postponed(detail, _retry_after_s(response))
-        raise ServiceError(f"{self._client.base_url} answered {response.status_code}: {detail}")
+        except EmbeddingsError as error:
+            raise _outcome(error) from error
+        return UpsertResult(
+            stored.embeddings_created, stored.changed, stored.removed, stored.truncated
+        )
 
 
 @asynccontextmanager
@@ -63,14 +60,11 @@ async def by_http(url: str, api_key: str | None) -> AsyncIterator[HttpDestinatio
 
     Raises InvalidInput for a URL that isn't HTTP, or for what can't be a key.
     """
-    headers = {"Authorization": f"Bearer {_first(api_key)}"} if api_key else {}
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    key = _first(api_key) if api_key else ""
     try:
-        client = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits)
-        if client.base_url.scheme not in ("http", "https") or not client.base_url.host:
-            raise InvalidInput(f"the URL is {url!r}; expected one such as http://localhost:8004")
-    except httpx.InvalidURL as error:
-        raise InvalidInput(f"the URL {url!r} can't be used: {error}") from error
+        client = AsyncClient(url, key, timeout_s=TIMEOUT_S, retries=Retries(attempts=1))
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
     async with client:
         yield HttpDestination(client)
 
@@ -82,17 +76,8 @@ def _first(api_keys: str) -> str:
         raise InvalidInput(f"the API key can't be used: {error.message()}") from error
 
 
-def _body(upsert: Upsert) -> dict[str, Any]:
-    return {
-        "media_item_id": upsert.media_item_id,
-        "embedding_type": upsert.embedding_type,
-        "replace": upsert.replace,
-        "segments": [_segment(segment) for segment in upsert.segments],
-    }
-
-
-def _segment(segment: Segment) -> dict[str, Any]:
-    body = {
+def _document(segment: Segment) -> dict[str, Any]:
+    document = {
         **segment.metadata,
         "id": segment.id,
         "text": segment.text,
@@ -100,25 +85,21 @@ def _segment(segment: Segment) -> dict[str, Any]:
         "end_time": segment.end_time,
     }
     if segment.embedding is not None:
-        body["embedding"] = base64.b64encode(segment.embedding).decode()
-    return body
+        document["embedding"] = base64.b64encode(segment.embedding).decode()
+    return document
 
 
-def _detail(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} {response.reason_phrase}"
-
-
-def _is_worth_repeating(response: httpx.Response) -> bool:
-    """A problem document of the service without Retry-After needs an operator instead."""
-    own = response.headers.get("Content-Type", "").startswith("application/problem+json")
-    return not own or "Retry-After" in response.headers
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return DEFAULT_RETRY_AFTER_S
+def _outcome(error: EmbeddingsError) -> Exception:
+    """What one of the client's errors means for a backfill."""
+    if isinstance(error, Unreachable | TimedOut):
+        return Postponed(error.detail, DEFAULT_RETRY_AFTER_S)
+    if not isinstance(error, Refused):
+        return ServiceError(error.detail)
+    if error.status in _OF_THE_SEGMENTS:
+        return RefusedSegments(error.detail)
+    # The service names what passes by Retry-After; what stands before it may not.
+    if error.retry_after_s is not None:
+        return Postponed(error.detail, error.retry_after_s)
+    if error.is_of_a_proxy and error.status in _OF_A_BUSY_PROXY:
+        return Postponed(error.detail, DEFAULT_RETRY_AFTER_S)
+    return ServiceError(error.detail)

@@ -62,6 +62,8 @@ class AsyncClient:
             base_url=self.url,
             headers=headers(api_key),
             timeout=timeout(timeout_s),
+            # A connection for each call at once: how many there are is for the caller to say.
+            limits=httpx.Limits(),
             transport=transport,
         )
 

@@ -84,6 +84,11 @@ class Refused(EmbeddingsError):
         self.errors = tuple(errors)
         self.request_id = request_id
 
+    @property
+    def is_of_a_proxy(self) -> bool:
+        """Whether something answered that stands before the service, or isn't one."""
+        return self.code.startswith("http_")
+
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (
             self.detail,

@@ -62,7 +62,7 @@ def _may_help(call: Call[Any], error: EmbeddingsError) -> bool:
     if not call.repeatable or not isinstance(error, Refused):
         return False
     # The service names what passes by Retry-After; what stands before it may not.
-    of_a_proxy = error.code.startswith("http_") and error.status in (502, 503, 504)
+    of_a_proxy = error.is_of_a_proxy and error.status in (502, 503, 504)
     return error.retry_after_s is not None or of_a_proxy
 
 
