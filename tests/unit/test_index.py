@@ -110,12 +110,11 @@ async def test_the_check_at_the_start_finds_what_opening_does_not(indices: Indic
     index.close()
     flip_text(indices.store, b"Text number 1")
     unchecked = indices.start(embeddings_check_interval_s=0)
-    assert unchecked._check is None
+    assert unchecked._folder._check is None
     assert (await unchecked.stats()).damage is None
     unchecked.close()
     index = indices.start()
-    assert index._folder._segments is not None
-    segments = index._folder._segments
+    segments = index._folder.segments
     await until(lambda: segments.stats().damage is not None, index)
     damage = (await index.stats()).damage
     assert damage is not None
