@@ -103,13 +103,10 @@ def ray_node(service: Cluster, options: list[str]) -> Iterator[subprocess.Popen[
     try:
         yield node
     finally:
+        # Ray would wait half a minute for replicas that leave.
         family = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
-        node.terminate()
-        try:
-            node.wait(40)
-        except subprocess.TimeoutExpired:
-            node.kill()
-            node.wait()
+        node.kill()
+        node.wait()
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

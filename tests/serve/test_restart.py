@@ -1,33 +1,28 @@
 """What a restart keeps: everything, with the same scores."""
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from deployments.client import Client
+from deployments.core.encoding.model_identity import read_identity
+from deployments.core.encoding.model_source import find_model
+from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.segments import EmbeddingType, Segment, Upsert
+from deployments.samples import load_samples
 from deployments.serve_process import StartError
 from tests.serve.prometheus import wait_for_metrics
 from tests.serve.service import ROOT, Service
 
-SAMPLES = ROOT / "data/samples"
 QUERIES = ["when is a stock overbought?", "moving average crossover", "how much to risk", "VWAP"]
 KINDS = ("transcript", "frame", "clip")
-
-
-def store_samples(service):
-    for kind in KINDS:
-        by_media_item = {}
-        for line in (SAMPLES / f"{kind}s.jsonl").read_text(encoding="utf-8").splitlines():
-            segment = json.loads(line)
-            by_media_item.setdefault(segment.pop("media_item_id"), []).append(segment)
-        for media_item_id, segments in by_media_item.items():
-            service.embed(media_item_id, segments, kind)
 
 
 def everything(service):
@@ -43,7 +38,8 @@ def folder(tmp_path_factory):
 
 def test_ctrl_c_and_a_kill_keep_every_vector_and_score(folder):
     with Service(folder) as first:
-        store_samples(first)
+        with Client(first.url) as client:
+            load_samples(client, ROOT / "data/samples")
         before = everything(first)
     top = before["when is a stock overbought?", "transcript"][:3]
     assert {result["metadata"]["media_item_id"] for result in top} == {101}
@@ -87,27 +83,25 @@ def kill_everything(service):
 
 
 def test_a_folder_of_another_model_is_refused_and_left_as_it_is(folder, tmp_path):
-    with Service(tmp_path) as service:
-        service.embed(1, [{"id": 1, "text": "kept"}])
-    files = {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")}
     other = Service(tmp_path, {"embedding_model": make_another_model(tmp_path / "model")})
-    with (
-        pytest.raises(
-            StartError, match=r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
-        ),
-        other,
-    ):
-        pass
-    assert {path.name: path.read_bytes() for path in service.index_dir.glob("*.faiss")} == files
-    with Service(tmp_path) as again:
-        assert again.search("kept", top_k=1)[0]["metadata"]["text"] == "kept"
+    model = read_identity("all-MiniLM-L6-v2", find_model("all-MiniLM-L6-v2"))
+    vector = np.eye(1, model.dimension, dtype=np.float32)
+    upsert = Upsert(EmbeddingType.CLIP, 1, (Segment(1, "kept"),), False, vector, (0,))
+    with SegmentIndex.open(other.index_dir, model) as index:
+        index.apply([upsert])
+    files = {path.name: path.read_bytes() for path in other.index_dir.glob("*.faiss")}
+    assert files
+    reason = r"Index: StoreMismatch: .*set EMBEDDING_MODEL=all-MiniLM-L6-v2"
+    with pytest.raises(StartError, match=reason):
+        other.start()
+    assert {path.name: path.read_bytes() for path in other.index_dir.glob("*.faiss")} == files
+    with SegmentIndex.open(other.index_dir, model) as index:
+        assert index.apply([upsert])[0].changed == 0
 
 
 def make_another_model(folder: Path) -> str:
     """The default model with other weights: the same dimension, not the same vectors."""
     from sentence_transformers import SentenceTransformer
-
-    from deployments.core.encoding.model_source import find_model
 
     model = SentenceTransformer(str(find_model("all-MiniLM-L6-v2")), device="cpu")
     next(model.parameters()).data.mul_(1.01)
