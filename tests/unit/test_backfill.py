@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import re
+import zipfile
 from typing import Any
 
 import fsspec
@@ -472,3 +473,37 @@ async def test_any_file_system_of_fsspec(backfill: Backfill) -> None:
         assert found == [row(1, 1), row(2, 1)]
     finally:
         memory.rm("/talks", recursive=True)
+
+
+async def test_files_of_one_name_in_several_archives_are_all_read(backfill: Backfill) -> None:
+    for number, name in enumerate("ab"):
+        with zipfile.ZipFile(backfill.folder / f"{name}.zip", "w") as archive:
+            archive.writestr("in/rows.jsonl", json.dumps(row(number, 1)))
+    folder = backfill.folder
+    chains = [f"zip://in/*.jsonl::{folder}/a.zip", f"zip://**/*.jsonl::file://{folder}/b.zip"]
+    files = find_files(chains)
+    names = [f"zip://in/rows.jsonl::{folder}/{name}.zip" for name in "ab"]
+    assert [file.url for file in files] == names
+    assert [url_of_one(f"zip::{folder}/a.zip"), url_of_one(f"zip://in::{folder}/a.zip")] == [
+        names[0]
+    ] * 2
+    assert files[0].version != files[1].version
+    assert await backfill.run(urls=chains, progress=True) == 0
+    assert backfill.service.texts() == texts([row(0, 1), row(1, 1)])
+
+
+def url_of_one(source: str) -> str:
+    (file,) = find_files([source])
+    return file.url
+
+
+async def test_a_cache_before_a_file_system_is_part_of_the_name(backfill: Backfill) -> None:
+    rows = backfill.write_rows("rows.jsonl", [row(1, 1)])
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/cached/a.jsonl", b"{}")
+    try:
+        assert url_of_one(f"simplecache::{rows.parent}/*.jsonl") == f"simplecache::{rows}"
+        name = "simplecache::memory:///cached/a.jsonl"
+        assert url_of_one("simplecache::memory://cached/*.jsonl") == name
+    finally:
+        memory.rm("/cached", recursive=True)
