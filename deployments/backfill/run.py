@@ -6,13 +6,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.backfill.calls import Call, CallGroups, Item
 from deployments.backfill.destination import Destination
 from deployments.backfill.file_progress import Done, FileProgress
 from deployments.backfill.mapping import NamedByPosition, RowMapping
+from deployments.backfill.own_files import without_own
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.quarantine import Quarantine, quarantine
 from deployments.backfill.reading import FileReader, Read
@@ -53,9 +54,12 @@ class Plan:
 async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
-    Raises what ends it early: ServiceError, OSError for the quarantine and progress files.
+    Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
+    InvalidInput, before anything is written, if one of these is a source.
     """
     go_on = plan.progress is not None
+    progress_path = plan.progress.path if plan.progress is not None else None
+    plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
     with quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
@@ -79,8 +83,7 @@ class _Run:
         self._tally = report.tally
         self._quarantine = refused
         self._unsaved: list[FileProgress] = []
-        # A quarantine file in a folder that is read is no source.
-        self._files = [file for file in plan.files if file.path != str(plan.quarantine)]
+        self._files = plan.files
         self._rows_left = sys.maxsize if plan.limit is None else plan.limit
         self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0

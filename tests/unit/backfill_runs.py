@@ -37,6 +37,8 @@ class Backfill:
         dry: bool = False,
         progress: bool = False,
         urls: Sequence[str] = (),
+        quarantine_file: Path | None = None,
+        progress_file: Path | None = None,
         **options: Any,
     ) -> int:
         """Returns the exit code. `sources` are in the folder, and `urls` anywhere."""
@@ -45,6 +47,7 @@ class Backfill:
             for name in ("columns", "metadata", "media_item_pattern", "max_text_chars")
             if name in options
         }
+        remembered = progress_file or self.folder / "progress.json"
         self.tally = Tally()
         output = StringIO()
 
@@ -57,8 +60,8 @@ class Backfill:
                 find_files([*(str(self.folder / source) for source in sources), *urls]),
                 RowMapping(kind, **given),
                 None if dry else connect,
-                quarantine=self.folder / "quarantine.jsonl",
-                progress=ProgressFile(self.folder / "progress.json", [kind]) if progress else None,
+                quarantine=quarantine_file or self.folder / "quarantine.jsonl",
+                progress=ProgressFile(remembered, [kind]) if progress or progress_file else None,
                 **options,
             )
             report = Report(Console(file=output), self.tally)
