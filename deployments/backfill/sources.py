@@ -9,9 +9,11 @@ from typing import IO, Any
 
 import fsspec
 from fsspec.compression import compr
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import infer_compression
 
 from deployments.backfill.formats import FORMATS, format_of, without_compression
+from deployments.backfill.linked_folders import LinkedFolders, each_once
 from deployments.backfill.rows import UnreadableSource
 from deployments.backfill.source_urls import url_of
 from deployments.core.errors import InvalidInput
@@ -96,7 +98,8 @@ def find_files(sources: Sequence[str], form: str | None = None) -> list[SourceFi
     """The files that sources name: each is a file, a folder, or a pattern with *, ? or **.
 
     `form` is the format of all files; else their extensions tell, and others in folders are left
-    out. Raises InvalidInput for a source that is none or holds none.
+    out. A file that several sources or linked folders lead to is there once. Raises InvalidInput
+    for a source that is none or holds none.
     """
     found: dict[str, SourceFile] = {}
     for source in sources:
@@ -115,11 +118,15 @@ def find_files(sources: Sequence[str], form: str | None = None) -> list[SourceFi
                 else f"{source} has no files"
             )
         found |= {file.url: file for file in files}
-    return list(found.values())
+    local = {url for url, file in found.items() if isinstance(file.file_system, LocalFileSystem)}
+    once = each_once(local)
+    return [file for url, file in found.items() if url not in local or url in once]
 
 
 def _files_of(source: str, form: str | None) -> list[SourceFile]:
     file_system, path = fsspec.core.url_to_fs(source)
+    if type(file_system) is LocalFileSystem:
+        file_system = LinkedFolders()
     if has_magic(path) and not file_system.exists(path):
         details = file_system.glob(path, detail=True)
     elif file_system.isdir(path):
