@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from deployments.core.api.schemas import Problem, field_problems
 from deployments.core.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     Conflict,
     DeadlineExceeded,
     Forbidden,
@@ -42,6 +43,8 @@ TYPICAL_DETAILS: dict[type[ServiceError], str] = {
     NotFound: "there is no media item 113",
     Conflict: "the migration is running, not ready",
     InvalidInput: "body.query: must contain more than white space",
+    BodyTooSlow: "only 2048 bytes of the body have come, which is less than 16384 a second after "
+    "the first 20 s; send it again, faster, or in smaller requests",
     BodyTooLarge: "the body has more than 33554432 bytes; send fewer segments a request, or raise "
     "EMBEDDINGS_MAX_BODY_BYTES",
     Overloaded: "512 requests are waiting already; try again later",
@@ -107,7 +110,7 @@ READ_PROBLEMS = problem_responses(
 WRITE_PROBLEMS = READ_PROBLEMS | problem_responses(
     NotReady, StoreUnwritable, StoreDamaged, StoreFull
 )
-BODY_PROBLEMS = problem_responses(UnreadableBody, BodyTooLarge)
+BODY_PROBLEMS = problem_responses(UnreadableBody, BodyTooSlow, BodyTooLarge)
 """In addition, where a request has a body."""
 
 
