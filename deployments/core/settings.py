@@ -17,6 +17,8 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -69,6 +71,19 @@ def _check_keys(keys: SecretStr) -> SecretStr:
 
 
 Keys = Annotated[SecretStr, AfterValidator(_check_keys)]
+
+
+def _unless_there_is_a_key(value: object, info: ValidationInfo) -> object:
+    if value == "auto":
+        return not any(info.data.get(name) for name in SECRETS)
+    return value
+
+
+Anonymous = Annotated[
+    bool,
+    BeforeValidator(_unless_there_is_a_key),
+    WithJsonSchema({"enum": [0, 1, "auto"]}),
+]
 
 
 class Settings(BaseSettings):
@@ -133,7 +148,8 @@ class Settings(BaseSettings):
 
     embeddings_api_key: Keys | None = None
     embeddings_read_only_api_key: Keys | None = None
-    embeddings_allow_anonymous: bool = False
+    # Below the keys: "auto" depends on them.
+    embeddings_allow_anonymous: Anonymous = False
 
     media_url_template: Annotated[str, AfterValidator(check_template)] | None = None
 

@@ -1,9 +1,11 @@
 """The files under cluster/ fit each other, the service and what reads them."""
 
 import json
+import os
 import re
 import shlex
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -14,8 +16,8 @@ from deployments.core.errors import SettingsError
 from deployments.core.exposure import check_exposure
 from deployments.core.settings import FOREIGN_PREFIXES, PREFIXES, Settings
 from deployments.serve_process import RAY_ENVIRONMENT
+from tests.documents import GUIDE, ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 DOCKERFILE = (CLUSTER / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((CLUSTER / "docker-compose.yml").read_text())
@@ -76,7 +78,6 @@ def test_a_container_is_the_service_that_its_callers_know():
     assert service["ports"] == ["127.0.0.1:8004:8004"]
     assert service["networks"] == ["trading-network"]
     assert COMPOSE["networks"]["trading-network"]["name"] == "trading-network"
-    assert "./data/processed/faiss:/data/processed/faiss" in service["volumes"]
     assert {"EMBEDDING_MODEL", "EMBEDDING_DEVICE", "FAISS_INDEX_DIR", "EMBEDDINGS_WORKERS"} <= set(
         service["environment"]
     )
@@ -92,35 +93,97 @@ def interpolated(value, given):
     return default if current is None or (colon and not current) else current
 
 
-@pytest.mark.parametrize(
-    ("given", "anonymous", "keys"),
-    [
-        ({}, True, False),
-        (
-            {"EMBEDDINGS_API_KEY": "0123456789abcdef", "EMBEDDINGS_ALLOW_ANONYMOUS": ""},
-            False,
-            True,
-        ),
-    ],
-)
-def test_compose_starts_with_and_without_a_key(monkeypatch, given, anonymous, keys):
+def compose_settings(given, monkeypatch):
+    """The settings in the container when the shell of `docker compose` has these variables."""
     environment = COMPOSE["services"]["embeddings-service"]["environment"]
-    settings = settings_of(
+    return settings_of(
         {name: interpolated(str(value), given) for name, value in environment.items()}, monkeypatch
     )
-    assert settings.embeddings_allow_anonymous == anonymous
-    assert (settings.api_keys() is not None) == keys
+
+
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("given", "anonymous"),
+    [
+        ({}, True),
+        ({"EMBEDDINGS_API_KEY": "", "EMBEDDINGS_READ_ONLY_API_KEY": ""}, True),
+        ({"EMBEDDINGS_ALLOW_ANONYMOUS": "1"}, True),
+        ({"EMBEDDINGS_API_KEY": KEY}, False),
+        ({"EMBEDDINGS_READ_ONLY_API_KEY": KEY}, False),
+        ({"EMBEDDINGS_API_KEY": KEY, "EMBEDDINGS_ALLOW_ANONYMOUS": ""}, False),
+        ({"EMBEDDINGS_API_KEY": KEY, "EMBEDDINGS_ALLOW_ANONYMOUS": "0"}, False),
+    ],
+)
+def test_compose_starts_with_and_without_a_key(monkeypatch, given, anonymous):
+    settings = compose_settings(given, monkeypatch)
+    assert settings.embeddings_allow_anonymous is anonymous
+    assert (settings.api_keys() is None) == anonymous
     check_exposure(settings, SERVE_CONFIG["http_options"]["host"])
 
 
-def test_what_compose_mounts_is_there():
+def test_compose_leaves_a_contradiction_to_the_settings(monkeypatch):
+    with pytest.raises(SettingsError, match="lets everybody in, and a key is set"):
+        compose_settings(
+            {"EMBEDDINGS_API_KEY": KEY, "EMBEDDINGS_ALLOW_ANONYMOUS": "1"}, monkeypatch
+        )
+
+
+def compose_commands():
+    """Every line with `docker compose` in the guide and in the file's own comment."""
+    typed = [block.text for page in sorted(GUIDE.glob("*.md")) for block in blocks(page)]
+    typed += re.findall(r"^#   (.*)$", (CLUSTER / "docker-compose.yml").read_text(), re.M)
+    return [line for text in typed for line in text.splitlines() if "docker compose" in line]
+
+
+def typed_at_the_root(command, folder):
+    """Arguments and environment that `docker` gets when a shell in ROOT is given this command."""
+    told = folder / "told.json"
+    docker = folder / "docker"
+    docker.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        f"json.dump([sys.argv[1:], dict(os.environ)], open({str(told)!r}, 'w'))\n"
+    )
+    docker.chmod(0o755)
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, check=True)
+    return json.loads(told.read_text())
+
+
+def test_compose_is_documented_with_a_key_and_without():
+    assert {"EMBEDDINGS_API_KEY=" in command for command in compose_commands()} == {True, False}
+
+
+@pytest.mark.parametrize("command", compose_commands())
+def test_documented_compose_commands_work_at_the_root(monkeypatch, tmp_path, command):
+    arguments, environment = typed_at_the_root(command, tmp_path)
+    settings = compose_settings(environment, monkeypatch)
+    assert (settings.api_keys() is not None) == ("EMBEDDINGS_API_KEY=" in command)
+    check_exposure(settings, SERVE_CONFIG["http_options"]["host"])
+
+    assert arguments[:2] == ["compose", "-f"]
+    file = ROOT / arguments[2]
+    assert yaml.safe_load(file.read_text()) == COMPOSE
+    # Where compose looks for relative paths, unless --project-directory says otherwise.
+    assert "--project-directory" not in arguments
+    folder = file.parent
+    build = COMPOSE["services"]["embeddings-service"]["build"]
+    context = (folder / build["context"]).resolve()
+    assert context == ROOT
+    assert (context / build["dockerfile"]).samefile(CLUSTER / "Dockerfile")
+    mounted = {}
     for service in COMPOSE["services"].values():
         for volume in service["volumes"]:
-            source = volume.split(":")[0]
-            if source.startswith("./cluster"):
-                assert (ROOT / source).exists(), source
-            elif not source.startswith("."):
+            source, target = volume.split(":")[:2]
+            if source.startswith("."):
+                mounted[target] = (folder / source).resolve()
+            else:
                 assert source in COMPOSE["volumes"], source
+    # Docker makes it where it's missing.
+    assert mounted.pop("/data/processed/faiss") == ROOT / "data/processed/faiss"
+    assert len(mounted) == 4
+    assert all(source.exists() for source in mounted.values()), mounted
 
 
 def test_without_a_key_a_cluster_refuses_to_serve():
