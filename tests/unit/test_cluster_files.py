@@ -35,6 +35,12 @@ def image_environment():
     return dict(part.split("=", 1) for part in shlex.split(assignments.replace("\\\n", " ")))
 
 
+def installed_packages():
+    """Debian's packages in the service's stage, beside those of the base image."""
+    (names,) = re.findall(r"apt-get install --yes --no-install-recommends (.*) \\\n", DOCKERFILE)
+    return set(names.split())
+
+
 def settings_of(environment, monkeypatch, args=None):
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
@@ -232,6 +238,14 @@ def test_every_pod_has_time_limits_of_memory_and_a_user():
         assert container["resources"]["limits"]["memory"]
         assert {"name": "serve", "containerPort": 8004} in container["ports"]
         assert container["envFrom"] == [{"secretRef": {"name": "embeddings-api-keys"}}]
+
+
+def test_the_image_has_what_kuberay_probes_workers_with():
+    """KubeRay's readiness probe is `wget … | grep success`, unless a container has its own."""
+    groups = RAY_SERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    containers = [each for group in groups for each in group["template"]["spec"]["containers"]]
+    assert not any("readinessProbe" in container for container in containers)
+    assert "wget" in installed_packages()
 
 
 def test_ray_up_takes_its_file():
