@@ -41,6 +41,13 @@ def installed_packages():
     return set(names.split())
 
 
+def packages_of_stage(name):
+    """Requirements that a stage installs with pip, with their extras."""
+    (stage,) = re.findall(rf" AS {name}\n(.*?)\nFROM ", DOCKERFILE, re.S)
+    steps = " ".join(re.findall(r"pip install ([^\n]*)", stage))
+    return [word for word in shlex.split(steps) if re.match(r"[\w.]", word)]
+
+
 def settings_of(environment, monkeypatch, args=None):
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
@@ -253,6 +260,26 @@ def test_ray_up_takes_its_file():
     validate_config(config)
     assert config["available_node_types"]["head"]["resources"]["index_volume"] == 1
     assert '"index_volume": 1' in " ".join(config["head_start_ray_commands"])
+
+
+def test_the_image_has_what_ray_up_runs_in_it():
+    # Its node provider imports boto3, and its head starts Ray on workers by ssh.
+    assert {"openssh-client", "procps", "rsync"} <= installed_packages()
+    assert "boto3" in packages_of_stage("build-cpu")
+    # Commands that are left to Ray's defaults would be run by a user who can't install anything.
+    config = prepare_config(dict(RAY_CLUSTER))
+    assert config["head_setup_commands"] == config["worker_setup_commands"] == []
+
+
+def test_login_shells_find_the_service(tmp_path):
+    """Ray runs its commands in them, and /etc/profile of Debian forgets the image's PATH."""
+    (said,) = re.findall(r"echo '(.*)' > /etc/profile\.d/\w+\.sh ", DOCKERFILE)
+    (tmp_path / ".bash_profile").write_text(said)
+    shell = ["bash", "--login", "-c", "echo $PATH"]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True)
+    wanted = image_environment()["PATH"].split(":")[0]
+    assert done.stdout.split(":")[0] == wanted == "/opt/venv/bin"
 
 
 def test_every_variable_of_the_cluster_files_is_a_setting():
