@@ -282,6 +282,17 @@ def test_login_shells_find_the_service(tmp_path):
     assert done.stdout.split(":")[0] == wanted == "/opt/venv/bin"
 
 
+def test_every_node_of_ray_up_has_keys_and_the_same_token():
+    """From one secret; files that Ray mounts belong to a user whom the container doesn't know."""
+    options = RAY_CLUSTER["docker"]["run_options"]
+    assert "--env RAY_AUTH_MODE=token" in options
+    (path,) = [each.split()[1] for each in options if each.startswith("--env-file ")]
+    fetched = " ".join(RAY_CLUSTER["initialization_commands"])
+    assert "get-secret-value --secret-id embeddings-service " in fetched
+    assert f"tee {path} " in fetched
+    assert "file_mounts" not in RAY_CLUSTER
+
+
 def test_every_variable_of_the_cluster_files_is_a_setting():
     given = " ".join(
         (CLUSTER / name).read_text()
