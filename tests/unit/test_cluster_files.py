@@ -262,6 +262,13 @@ def test_ray_up_takes_its_file():
     assert '"index_volume": 1' in " ".join(config["head_start_ray_commands"])
 
 
+@pytest.mark.parametrize(("stage", "kind"), [("build-cpu", "cpu"), ("build-gpu", "gpu")])
+def test_the_images_read_parquet_and_buckets(stage, kind):
+    (project,) = [each for each in packages_of_stage(stage) if each.startswith(".[")]
+    assert set(project[2:-1].split(",")) == {kind, "model", "parquet", "buckets"}
+    assert "`embeddings-service[buckets]`; the images" in (GUIDE / "backfill.md").read_text()
+
+
 def test_the_image_has_what_ray_up_runs_in_it():
     # Its node provider imports boto3, and its head starts Ray on workers by ssh.
     assert {"openssh-client", "procps", "rsync"} <= installed_packages()
