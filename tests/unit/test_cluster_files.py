@@ -44,7 +44,7 @@ def installed_packages():
 def packages_of_stage(name):
     """Requirements that a stage installs with pip, with their extras."""
     (stage,) = re.findall(rf" AS {name}\n(.*?)\nFROM ", DOCKERFILE, re.S)
-    steps = " ".join(re.findall(r"pip install ([^\n]*)", stage))
+    steps = " ".join(re.findall(r"pip install ([^\n\\]*)", stage))
     return [word for word in shlex.split(steps) if re.match(r"[\w.]", word)]
 
 
@@ -260,6 +260,15 @@ def test_ray_up_takes_its_file():
     validate_config(config)
     assert config["available_node_types"]["head"]["resources"]["index_volume"] == 1
     assert '"index_volume": 1' in " ".join(config["head_start_ray_commands"])
+
+
+def test_only_torch_comes_from_an_index_of_its_own():
+    """PyTorch's has few of the versions in constraints.txt, so a step with dependencies fails."""
+    steps = [line for line in DOCKERFILE.splitlines() if "pip install" in line]
+    (torch,) = [step for step in steps if "index-url" in step]
+    options = shlex.split(torch.rstrip("\\"))
+    assert options[-4:] == ["--no-deps", "--index-url", "$TORCH_INDEX", "torch"]
+    assert steps.index(torch) == 0
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("build-cpu", "cpu"), ("build-gpu", "gpu")])
