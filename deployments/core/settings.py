@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     embeddings_gpu_workers: int = Field(default=0, ge=0, le=1024)
     embeddings_ingress_workers: int = Field(default=1, ge=1, le=1024)
     embeddings_scale_down_s: float = Field(default=60.0, ge=1, le=86_400, allow_inf_nan=False)
+    embeddings_encoder_cpus: float = Field(default=0.5, ge=0.001, le=1024, allow_inf_nan=False)
     embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
     embeddings_batch_tokens: int = Field(default=512, ge=64, le=1_048_576)
     embeddings_query_cache: int = Field(default=10_000, ge=0, le=10_000_000)

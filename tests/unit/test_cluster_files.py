@@ -9,9 +9,13 @@ import sys
 
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _generate_available_node_types_from_ray_cr_spec as node_types_of_pods,
+)
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.app import INDEX_CPUS, INGRESS_CPUS
 from deployments.core.errors import SettingsError
 from deployments.core.exposure import check_exposure
 from deployments.core.settings import FOREIGN_PREFIXES, PREFIXES, Settings
@@ -259,7 +263,9 @@ def test_ray_up_takes_its_file():
     config = prepare_config(dict(RAY_CLUSTER))
     validate_config(config)
     assert config["available_node_types"]["head"]["resources"]["index_volume"] == 1
-    assert '"index_volume": 1' in " ".join(config["head_start_ray_commands"])
+    commands = " ".join(config["head_start_ray_commands"])
+    assert '"index_volume": 1' in commands
+    assert f"--num-cpus={config['available_node_types']['head']['resources']['CPU']} " in commands
 
 
 def test_only_torch_comes_from_an_index_of_its_own():
@@ -307,6 +313,45 @@ def test_every_node_of_ray_up_has_keys_and_the_same_token():
     assert "get-secret-value --secret-id embeddings-service " in fetched
     assert f"tee {path} " in fetched
     assert "file_mounts" not in RAY_CLUSTER
+
+
+def kubernetes_nodes(monkeypatch):
+    spec = RAY_SERVICE["spec"]
+    args = yaml.safe_load(spec["serveConfigV2"])["applications"][1]["args"]
+    return node_types_of_pods(spec["rayClusterConfig"]), Settings.load(args)
+
+
+def ray_up_nodes(monkeypatch):
+    options = [each.split(maxsplit=1) for each in RAY_CLUSTER["docker"]["run_options"]]
+    given = dict(value.split("=", 1) for option, value in options if option == "--env")
+    types = prepare_config(dict(RAY_CLUSTER))["available_node_types"]
+    return types, settings_of(given, monkeypatch)
+
+
+@pytest.mark.parametrize("cluster", [kubernetes_nodes, ray_up_nodes])
+def test_encoders_at_their_maximum_need_the_worker_nodes(monkeypatch, cluster):
+    """Ray starts a node for a replica only if no other has so many CPUs left."""
+    types, settings = cluster(monkeypatch)
+    cpus, workers = settings.embeddings_encoder_cpus, settings.embeddings_workers
+    (home,) = [each for each in types.values() if "index_volume" in each["resources"]]
+    plain = [each for each in types.values() if "GPU" not in each["resources"]]
+    room = types["cpu"]["resources"]["CPU"]
+
+    # None is beside the index, where an Ingress has room.
+    ingresses = settings.embeddings_ingress_workers * INGRESS_CPUS
+    assert INDEX_CPUS + ingresses <= home["resources"]["CPU"] < cpus
+    # The smallest size has an encoder, but not all; the largest one has.
+    in_a_node = int(room // cpus)
+    assert 1 <= types["cpu"]["min_workers"] * in_a_node < workers
+    assert types["cpu"]["max_workers"] * in_a_node == workers
+    least, most = (
+        sum(each["resources"]["CPU"] * max(each[number], each is home) for each in plain)
+        for number in ("min_workers", "max_workers")
+    )
+    assert least < workers * cpus <= most - INDEX_CPUS - ingresses
+    # And what Ray sets aside is what they use, with some left for Ray's own processes.
+    assert settings.embeddings_encoder_threads == cpus
+    assert in_a_node * cpus <= room - 1
 
 
 def test_every_variable_of_the_cluster_files_is_a_setting():
