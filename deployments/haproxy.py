@@ -61,6 +61,7 @@ def harden(configuration: str, open_requests: int = OPEN_REQUESTS) -> str:
             lines.append(
                 f"    http-request return status {Overloaded.status} "
                 f"content-type application/problem+json hdr Retry-After {Overloaded.retry_after_s} "
+                "hdr X-Request-ID %[uuid()] "
                 f"string '{_REFUSAL}' if {{ be_conn gt {open_requests * servers[section]} }}"
             )
     return "\n".join([*lines, ""])

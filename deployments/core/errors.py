@@ -7,6 +7,7 @@
     ├── NotFound                     404  no such route or name
     ├── InvalidInput                 422  the request is wrong
     ├── Conflict                     409  not in the present state
+    ├── BodyTooSlow                  408
     ├── BodyTooLarge                 413
     ├── Overloaded                   429  try again later
     ├── NotReady                     503  starting, restarting, or waiting for the folder's lock
@@ -26,7 +27,7 @@
     └── SettingsError                500  stops the start, never reaches a client
 
 Each takes one argument, its message, so that it survives pickling between replicas. Each class
-carries the HTTP status and the stable code that ingress.py answers with.
+carries the HTTP status and the stable code that the REST API answers with.
 """
 
 from typing import ClassVar
@@ -91,6 +92,15 @@ class Conflict(ServiceError):
     status = 409
     code = "conflict"
     title = "Not in this state"
+
+
+class BodyTooSlow(ServiceError):
+    """The request's body didn't arrive in time; nothing of the request was done."""
+
+    status = 408
+    code = "body_too_slow"
+    title = "Body too slow"
+    retry_after_s = 1
 
 
 class BodyTooLarge(ServiceError):

@@ -14,6 +14,7 @@ from deployments.core.encoding.model_source import DEFAULT_ORGANISATION
 from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     DeadlineExceeded,
     InvalidInput,
     NotReady,
@@ -55,7 +56,13 @@ def openai_routes(backend: EmbeddingBackend, settings: Settings) -> APIRouter:
         "/embeddings",
         response_model=EmbeddingsResponse,
         responses=openai_error_responses(
-            InvalidInput, UnknownModel, BodyTooLarge, Overloaded, NotReady, DeadlineExceeded
+            InvalidInput,
+            UnknownModel,
+            BodyTooSlow,
+            BodyTooLarge,
+            Overloaded,
+            NotReady,
+            DeadlineExceeded,
         ),
         summary="Embed texts without storing them",
     )

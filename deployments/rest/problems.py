@@ -1,17 +1,19 @@
 """Errors as HTTP: RFC 9457 problem documents, made in this one place."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from deployments.core.api.schemas import Problem, field_problems
 from deployments.core.errors import (
     BodyTooLarge,
+    BodyTooSlow,
     Conflict,
     DeadlineExceeded,
     Forbidden,
@@ -42,6 +44,8 @@ TYPICAL_DETAILS: dict[type[ServiceError], str] = {
     NotFound: "there is no media item 113",
     Conflict: "the migration is running, not ready",
     InvalidInput: "body.query: must contain more than white space",
+    BodyTooSlow: "only 2048 bytes of the body have come, which is less than 16384 a second after "
+    "the first 20 s; send it again, faster, or in smaller requests",
     BodyTooLarge: "the body has more than 33554432 bytes; send fewer segments a request, or raise "
     "EMBEDDINGS_MAX_BODY_BYTES",
     Overloaded: "512 requests are waiting already; try again later",
@@ -60,9 +64,9 @@ TYPICAL_DETAILS: dict[type[ServiceError], str] = {
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response with its own status and media type."""
-    return JSONResponse(
-        problem.model_dump(exclude_none=True), problem.status, headers, media_type=MEDIA_TYPE
-    )
+    document = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=False)
+    # Names of fields come from the request, and may have halves of surrogate pairs.
+    return Response(document.encode("utf-8", "replace"), problem.status, headers, MEDIA_TYPE)
 
 
 def error_response(error: ServiceError) -> Response:
@@ -107,7 +111,7 @@ READ_PROBLEMS = problem_responses(
 WRITE_PROBLEMS = READ_PROBLEMS | problem_responses(
     NotReady, StoreUnwritable, StoreDamaged, StoreFull
 )
-BODY_PROBLEMS = problem_responses(UnreadableBody, BodyTooLarge)
+BODY_PROBLEMS = problem_responses(UnreadableBody, BodyTooSlow, BodyTooLarge)
 """In addition, where a request has a body."""
 
 

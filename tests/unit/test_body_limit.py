@@ -1,4 +1,4 @@
-"""Bodies are refused by their size, and by what all of them have together."""
+"""Bodies are refused by their size, by what all of them have together, and when they are slow."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.rest import body_limit
 from deployments.rest.body_limit import LEAST_BYTES, BodyLimit
 
 MAX_BYTES = 4 * LEAST_BYTES
@@ -39,13 +40,17 @@ async def request(limit, *parts, declared=None, method="POST"):
     answer = []
 
     async def receive():
-        return messages.pop(0)
+        return messages.pop(0) if messages else await forever()
 
     async def send(message):
         answer.append(message)
 
     await limit({"type": "http", "method": method, "headers": headers}, receive, send)
     return answer[0]["status"], answer[1]["body"], dict(answer[0]["headers"])
+
+
+async def forever():
+    return await asyncio.get_running_loop().create_future()
 
 
 async def settle():
@@ -118,6 +123,78 @@ def test_small_requests_count_too():
         return sorted(status for status, _, _ in await asyncio.gather(*tasks))
 
     assert asyncio.run(run()) == [200] * 6 + [429] * 2
+
+
+class StalledClients:
+    """Requests that announce a body, send the beginning of it and no more."""
+
+    def __init__(self, limit, declared, sent=b""):
+        self.statuses = []
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "headers": [(b"content-length", str(declared).encode())],
+        }
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                self.statuses.append(message["status"])
+
+        async def stall():
+            parts = [sent] if sent else []
+
+            async def receive():
+                if parts:
+                    return {"type": "http.request", "body": parts.pop(), "more_body": True}
+                return await forever()
+
+            await limit(scope, receive, send)
+
+        self.tasks = [asyncio.create_task(stall()) for _ in range(2)]
+
+
+def test_bodies_that_are_only_announced_keep_nobody_out():
+    async def run():
+        limit = limit_of(open_app())
+        stalled = StalledClients(limit, declared=MAX_BYTES)
+        await settle()
+        status, _, _ = await request(limit, b"x" * MAX_BYTES, declared=MAX_BYTES)
+        for task in stalled.tasks:
+            task.cancel()
+        return status
+
+    assert asyncio.run(run()) == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"x" * 100])
+def test_a_body_that_stalls_is_given_up_and_frees_its_place(monkeypatch, sent):
+    monkeypatch.setattr(body_limit, "FIRST_BYTES_S", 0.02)
+
+    async def run():
+        limit = limit_of(open_app())
+        stalled = StalledClients(limit, MAX_BYTES, sent)
+        await asyncio.gather(*stalled.tasks)
+        return stalled.statuses, limit._held_bytes
+
+    assert asyncio.run(run()) == ([408, 408], 0)
+
+
+def test_an_answer_may_take_longer_than_a_body(monkeypatch):
+    monkeypatch.setattr(body_limit, "FIRST_BYTES_S", 0.02)
+
+    class Watching(App):
+        """Waits for the client to go away while it works, as Starlette does."""
+
+        async def __call__(self, scope, receive, send):
+            await receive()
+            gone = asyncio.create_task(receive())
+            await asyncio.sleep(0.1)
+            assert not gone.done()
+            gone.cancel()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    assert asyncio.run(request(limit_of(Watching()), b"{}"))[0] == 200
 
 
 def test_requests_without_a_body_always_pass():

@@ -199,6 +199,7 @@ def test_more_requests_than_an_ingress_can_hold_are_refused(written):
         refused = next(each for each in held if each.status_code == 429)
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["retry-after"] == "1"
+        assert re.fullmatch(r"[0-9a-f-]{36}", refused.headers["x-request-id"])
         problem = Problem.model_validate(refused.json())
         assert (problem.code, problem.status, problem.title) == (
             Overloaded.code,

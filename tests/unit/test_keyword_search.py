@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -246,6 +247,21 @@ def test_candidates_come_from_both_parts(
     hits = search(index, "a rare thing", HYBRID, top_k=3)
     assert 20 in names(hits)
     assert set(names(hits)) < {*near, 20}
+
+
+def test_hybrid_scores_don_t_depend_on_how_many_are_wanted(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.core.search.ranking.DEPTH", 3)
+    texts = [f"{'rsi ' * (i % 5)}{'fell ' * (i % 3)}text {i}" for i in range(30)]
+    store_segments(index, 1, *(segment(i, text) for i, text in enumerate(texts)))
+    scores = [
+        {hit.segment.id: hit.score for hit in search(index, "rsi fell", HYBRID, top_k=top_k)}
+        for top_k in (2, 10, 30)
+    ]
+    for fewer, more in pairwise(scores):
+        assert fewer.keys() <= more.keys()
+        assert fewer == {segment_id: more[segment_id] for segment_id in fewer}
 
 
 @pytest.mark.parametrize("mode", list(SearchMode))

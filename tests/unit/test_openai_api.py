@@ -316,7 +316,16 @@ def test_other_routes_keep_their_errors(web):
 def test_the_documentation(web):
     document = web.get("/openapi.json").json()
     create = document["paths"]["/v1/embeddings"]["post"]
-    assert set(create["responses"]) == {"200", "400", "404", "413", "429", "503", "default"}
+    assert set(create["responses"]) == {
+        "200",
+        "400",
+        "404",
+        "408",
+        "413",
+        "429",
+        "503",
+        "default",
+    }
     for status, response in create["responses"].items():
         (schema,) = [content["schema"]["$ref"] for content in response["content"].values()]
         expected = "EmbeddingsResponse" if status == "200" else "OpenAIErrorResponse"
