@@ -27,8 +27,8 @@ NOT_REACHABLE = 4
 HELP = """Work with the embeddings service and with its index folders.
 
 EMBEDDINGS_SERVICE_URL and EMBEDDINGS_API_KEY say where the service is, and with which key. Exit
-codes: 0 done, 1 failed or refused, 2 wrong usage, 4 no service answers; `backfill` and `export`
-have further ones."""
+codes: 0 done, 1 failed or refused, 2 wrong usage, 4 no service answers, 130 ended by Ctrl-C;
+`backfill` and `export` have further ones."""
 
 
 class _Commands(TyperGroup):
