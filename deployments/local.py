@@ -47,8 +47,8 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    url = url_of(config)
     try:
+        url = url_of(config)
         check_port(url)
         console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
         child = start(config, log)

@@ -85,7 +85,13 @@ def absolute(path: Path) -> Path:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one line; paths become strings."""
-    typer.echo(json.dumps(document, default=str, ensure_ascii=False))
+    text = json.dumps(document, default=str, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A path with bytes that aren't UTF-8.
+        text = json.dumps(document, default=str)
+    typer.echo(text)
 
 
 def model_names(models: Mapping[Any, Any] | None) -> str:

@@ -38,6 +38,7 @@ from deployments.client.transport import (
     Retries,
     document,
     headers,
+    request,
     service_url,
     timeout,
     translated,
@@ -241,6 +242,7 @@ class Client:
     def _document(
         self, call: Call[Any], http: httpx.Client, requests: Requests | None = None
     ) -> Any:
+        arguments = request(call)
         extensions = {} if requests is None else {"trace": requests.trace}
         rest = time.sleep if requests is None else requests.pause
         attempt, pause = 0, 0.0
@@ -248,13 +250,7 @@ class Client:
             rest(pause)
             try:
                 with translated(self.url):
-                    response = http.request(
-                        call.method,
-                        call.path,
-                        json=call.body,
-                        params=call.params,
-                        extensions=extensions,
-                    )
+                    response = http.request(**arguments, extensions=extensions)
                 return document(call, response)
             except EmbeddingsError as error:
                 attempt += 1
