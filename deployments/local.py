@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.client import Client, EmbeddingsError
+from deployments.client.printable import printable
 from deployments.core.settings import Settings
 from deployments.samples import FOLDER, load_samples, show_examples
 from deployments.serve_process import (
@@ -79,7 +80,7 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
         console.print("\nStopping …")
         return 0
     except (StartError, EmbeddingsError) as error:
-        console.print(f"{error} The end of {log}:\n", style="red", markup=False)
+        console.print(f"{printable(error)} The end of {log}:\n", style="red", markup=False)
         console.print(_tail(log), markup=False)
         return 1
     finally:

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from deployments.backfill.tally import Tally
+from deployments.client.printable import printable
 
 LINE_PERIOD_S = 5.0
 REASONS_SHOWN = 10
@@ -109,7 +110,7 @@ class Report:
         if self.calls:
             parts.append(f"{self.calls} calls in flight")
         if self.trouble:
-            parts.append(f"waiting: {self.trouble}")
+            parts.append(f"waiting: {printable(self.trouble)}")
         return ", ".join(parts)
 
     def _done(self) -> int:
@@ -131,7 +132,7 @@ class Report:
         return f", {_duration(rest / self.tally.rows_per_s)} left"
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from deployments.client.options import (
     absolute,
     print_json,
 )
+from deployments.client.printable import say
 from deployments.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def backfill(
         if as_json:
             print_json({**asdict(tally), "exit_code": tally.exit_code})
         else:
-            typer.echo("\n".join(report.summary()))
+            say("\n".join(report.summary()))
     raise typer.Exit(tally.exit_code)
 
 

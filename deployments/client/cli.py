@@ -16,6 +16,7 @@ from deployments.client import (
     service_commands,
 )
 from deployments.client.errors import EmbeddingsError, Forbidden, Unauthorized, Unreachable
+from deployments.client.printable import say
 from deployments.core.errors import ServiceError
 
 SERVICE_PACKAGES = ("faiss", "orjson", "psutil", "ray", "sentence_transformers", "torch", "yaml")
@@ -58,7 +59,7 @@ class _Commands(TyperGroup):
             raise
         except OSError as error:
             message = str(error)
-        typer.echo(f"Error: {message}", err=True)
+        say(f"Error: {message}", err=True)
         raise typer.Exit(code)
 
 

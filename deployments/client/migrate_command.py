@@ -16,6 +16,7 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import printable, say
 
 if TYPE_CHECKING:
     from deployments.client.sync_client import Client
@@ -150,7 +151,7 @@ def _watch(client: "Client", document: Any, *, quiet: bool) -> Any:
 
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
-        typer.echo("Nothing was switched; say --yes, or run this with --switch.")
+        say("Nothing was switched; say --yes, or run this with --switch.")
         return False
     return typer.confirm("Search with the new model from now on?")
 
@@ -161,7 +162,7 @@ def _print(document: Any) -> None:
 
     migration = document["migration"]
     if migration is None:
-        typer.echo("There is no migration.")
+        say("There is no migration.")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("index", "from", "to", "overlap@10", "queries"):
@@ -171,16 +172,16 @@ def _print(document: Any) -> None:
     for kind, index in migration["indices"].items():
         overlap = index["overlap_at_10"]
         table.add_row(
-            kind,
-            index["from_model"],
-            index["to_model"],
+            printable(kind),
+            printable(index["from_model"]),
+            printable(index["to_model"]),
             "-" if overlap is None else f"{overlap:.2f}",
             str(index["queries"]),
         )
     show(table)
-    typer.echo(f"{_STATES[migration['state']].format(**migration)}")
+    say(f"{_STATES[migration['state']].format(**migration)}")
     if migration["reason"]:
-        typer.echo(migration["reason"])
+        say(migration["reason"])
 
 
 _STATES = {

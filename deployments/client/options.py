@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deployments.client.calls import DEFAULT_URL as DEFAULT_URL
+from deployments.client.printable import say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -102,4 +103,4 @@ def model_names(models: Mapping[Any, Any] | None) -> str:
 def print_counts(counts: Mapping[Any, int]) -> None:
     """Print how many of each type there are."""
     each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    typer.echo(f"{sum(counts.values())} segments: {each}")
+    say(f"{sum(counts.values())} segments: {each}")

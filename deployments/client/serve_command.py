@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from deployments.client.printable import say
+
 PACKAGED_CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 
 Config = Annotated[
@@ -65,7 +67,7 @@ def serve(
         with _configured(config or _default_config(), host, port) as file:
             raise typer.Exit(local.run(file, log, samples))
     except StartError as error:
-        typer.echo(f"Error: {error}", err=True)
+        say(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
 
 
