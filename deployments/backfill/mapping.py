@@ -1,6 +1,5 @@
 """What a file's rows are in the service's terms: segments of media items."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from deployments.backfill.formats import FORMATS
 from deployments.backfill.rows import Row, UnreadableSource
+from deployments.backfill.sidecars import OF_A_SEGMENT, read_sidecar
 from deployments.backfill.sources import SourceFile
 from deployments.core.api.embed_requests import EmbedRequest
 from deployments.core.api.schemas import field_problems
 from deployments.core.errors import InvalidInput
 from deployments.core.fields import Name, PathName
 from deployments.core.segments import EmbeddingType, Id, Segment
-
-OF_A_SEGMENT = ("id", "segment_id", "text", "embedding", "start_time", "end_time", "timestamp")
-"""Fields that each row has to give itself."""
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
 _ID: TypeAdapter[Id] = TypeAdapter(Name)
@@ -57,24 +54,37 @@ class RowMapping:
         Raises UnreadableSource for a path without a media item, or an unusable sidecar.
         """
         defaults: dict[str, Any] = dict(self.metadata)
-        form = FORMATS[file.format]
+        media_item_id = self.media_item_id(file)
+        if media_item_id is not None:
+            defaults["media_item_id"] = media_item_id
+        sidecar = read_sidecar(file)
+        defaults |= sidecar.metadata
+        typed = FORMATS[file.format].typed
+        return FileMapping(self, file, typed, defaults, named, sidecar.warning)
+
+    def media_item_id(self, file: SourceFile) -> Id | None:
+        """The media item that a file's path tells, for rows without one of their own.
+
+        Raises UnreadableSource for a path in which the pattern isn't.
+        """
         if self.media_item_pattern is not None:
-            defaults["media_item_id"] = _name(_matched(self.media_item_pattern, file.path))
-        elif form.is_media_item:
-            defaults["media_item_id"] = _name(file.stem)
-        defaults |= _sidecar(file)
-        return FileMapping(self, file, form.typed, defaults, named)
+            return _name(_matched(self.media_item_pattern, file.path))
+        return _name(file.stem) if FORMATS[file.format].is_media_item else None
 
 
 @dataclass(frozen=True, slots=True)
 class FileMapping:
-    """How one file's rows become segments. A row's own fields go before the `defaults`."""
+    """How one file's rows become segments. A row's own fields go before the `defaults`.
+
+    `warning` says what of the file isn't used.
+    """
 
     mapping: RowMapping
     file: SourceFile
     typed: bool
     defaults: Mapping[str, Any]
     named: "NamedByPosition | None"
+    warning: str | None = None
 
     def segment(self, row: Row) -> tuple[Id, Segment]:
         """The row's media item and segment, by the rules of `/embed`.
@@ -203,25 +213,6 @@ def _matched(pattern: re.Pattern[str], path: str) -> str:
     if not found:
         raise UnreadableSource(f"the media item pattern {pattern.pattern!r} finds nothing in it")
     return found
-
-
-def _sidecar(file: SourceFile) -> dict[str, Any]:
-    found = file.sidecar()
-    if found is None:
-        return {}
-    path, content = found
-    try:
-        document = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableSource(f"its metadata in {path} isn't JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise UnreadableSource(f"its metadata in {path} isn't a JSON object")
-    own = [name for name in OF_A_SEGMENT if name in document]
-    if own:
-        raise UnreadableSource(
-            f"its metadata in {path} has {own[0]}, which each row has of its own"
-        )
-    return document
 
 
 def column_map(pairs: Sequence[str]) -> dict[str, str]:

@@ -31,6 +31,8 @@ class FileReader:
         self._named = named
         self.media_item_id: Id | None = None
         """The one that all of its rows are of, if that is known."""
+        self.warnings: list[str] = []
+        """What is to be said of the file as a whole, so far."""
         self._open: OpenFile | None = None
         self._failure: UnreadableSource | None = None
         self._rows = self._segments(skip)
@@ -63,6 +65,8 @@ class FileReader:
         try:
             mapping = self._mapping.of_file(file, self._named)
             self.media_item_id = mapping.media_item_id()
+            if mapping.warning is not None:
+                self.warnings.append(mapping.warning)
             with file.open() as self._open:
                 rows = FORMATS[file.format].read(self._open.stream, self._options)
                 for row in islice(rows, skip, None):

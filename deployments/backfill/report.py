@@ -78,6 +78,14 @@ class Report:
         if self._reasons == REASONS_SHOWN:
             self._print("Further ones are only counted here.")
 
+    def warn(self, source: str, warning: str) -> None:
+        """Count a warning, and show it if it is one of the first."""
+        self.tally.warnings += 1
+        if self.tally.warnings <= REASONS_SHOWN:
+            self._print(f"Warning: {source}: {warning}")
+        if self.tally.warnings == REASONS_SHOWN:
+            self._print("Further warnings are only counted here.")
+
     def summary(self) -> Iterator[str]:
         """Lines for the end."""
         tally = self.tally
@@ -99,6 +107,8 @@ class Report:
         yield f"  {tally.quarantined:,} quarantined"
         if tally.unreadable_files:
             yield f"  {tally.unreadable_files:,} files that can't be read to their end"
+        if tally.warnings:
+            yield f"  {tally.warnings:,} warnings"
 
     def _state(self) -> str:
         tally = self.tally

@@ -24,6 +24,7 @@ from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, sho
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
 from deployments.backfill.tally import Tally
+from deployments.backfill.twins import refuse_twins
 from deployments.core.segments import Id
 
 ROWS_AT_ONCE = 100
@@ -56,11 +57,12 @@ async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
     Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
-    InvalidInput, before anything is written, if one of these is a source.
+    InvalidInput, before anything is written, if one of these is a source, or for twins.
     """
     go_on = plan.progress is not None
     progress_path = plan.progress.path if plan.progress is not None else None
     plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
+    refuse_twins(plan.files, plan.mapping)
     with quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
@@ -190,18 +192,16 @@ class _Run:
         )
         try:
             while again:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, again))
+                rows = await self._take(reader, file, again)
                 again = again - len(rows) if rows else 0
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._pass_over(file, row)
             while self._rows_left and not before.finished:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
+                rows = await self._take(reader, file, self._rows_left)
                 if not rows:
                     progress.ended = True
                     break
                 self._rows_left -= len(rows)
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._row(progress, row)
                 if beside.done():
@@ -210,6 +210,15 @@ class _Run:
         except UnreadableSource as error:
             self._outcomes.unreadable(file, str(error))
             await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
+
+    async def _take(self, reader: FileReader, file: SourceFile, most: int) -> list[Read]:
+        try:
+            return await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, most))
+        finally:
+            self._show_fraction(reader.bytes_read())
+            for warning in reader.warnings:
+                self._report.warn(file.url, warning)
+            reader.warnings.clear()
 
     async def _pass_over(self, file: SourceFile, read: Read) -> None:
         if isinstance(read, BadRow):

@@ -18,7 +18,6 @@ from deployments.backfill.rows import UnreadableSource
 from deployments.backfill.source_urls import url_of
 from deployments.core.errors import InvalidInput
 
-MAX_SIDECAR_BYTES = 1024 * 1024
 VERSION_MARKS = (
     "ETag",
     "etag",
@@ -62,20 +61,18 @@ class SourceFile:
             compression = infer_compression(self.path)
             yield OpenFile(compr[compression](raw, mode="rb") if compression else raw, raw)
 
-    def sidecar(self) -> tuple[str, bytes] | None:
-        """URL and content of the file `<stem>.json` beside it, if there is one.
+    def beside(self, name: str, most_bytes: int) -> tuple[str, bytes | None]:
+        """Path and first bytes of another file in its folder; None if there is none.
 
         Raises UnreadableSource.
         """
-        path = str(PurePosixPath(self.path).with_name(f"{self.stem}.json"))
+        path = str(PurePosixPath(self.path).with_name(name))
         try:
             if not self.file_system.exists(path):
-                return None
-            content = self.file_system.cat_file(path, 0, MAX_SIDECAR_BYTES + 1)
+                return path, None
+            content: bytes = self.file_system.cat_file(path, 0, most_bytes)
         except (OSError, ValueError) as error:
             raise UnreadableSource(f"{path} can't be read: {error}") from error
-        if len(content) > MAX_SIDECAR_BYTES:
-            raise UnreadableSource(f"{path} is longer than {MAX_SIDECAR_BYTES:,} bytes")
         return path, content
 
 

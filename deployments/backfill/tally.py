@@ -14,7 +14,8 @@ class Tally:
     `stored` rows are durable; `changed` of them were not stored so before, and `truncated` have a
     text beyond the model's token limit. `valid` counts in a dry run what would be sent.
     `done_before` rows were done by an earlier run, as its progress file says; `quarantined` counts
-    those of all runs. `unreadable_files` couldn't be read to their end.
+    those of all runs. `unreadable_files` couldn't be read to their end. `warnings` are of what
+    may not be what was meant.
     """
 
     files: int = 0
@@ -27,6 +28,7 @@ class Tally:
     truncated: int = 0
     valid: int = 0
     quarantined: int = 0
+    warnings: int = 0
     postponed_calls: int = 0
     seconds: float = 0.0
     finished: bool = False

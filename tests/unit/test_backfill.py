@@ -138,24 +138,6 @@ async def test_columns_metadata_and_media_items_come_from_where_the_options_say(
     assert backfill.service.stored["9", "4"].metadata["course"] == "own"
 
 
-@pytest.mark.parametrize(
-    ("sidecar", "reason"),
-    [
-        ("[1]", "isn't a JSON object"),
-        ("{", "isn't JSON"),
-        ('{"text": "x"}', "has text, which each row has of its own"),
-    ],
-)
-async def test_a_sidecar_that_cannot_be_used_is_told_of_the_file(
-    backfill: Backfill, sidecar: str, reason: str
-) -> None:
-    backfill.write("talk.srt", "00:01,0 --> 00:02,0\nx\n")
-    backfill.write("talk.json", sidecar)
-    assert await backfill.run("talk.srt") == 2
-    assert reason in backfill.reasons["talk.srt", None]
-    assert backfill.service.stored == {}
-
-
 async def test_rows_without_ids_get_the_same_ones_again(backfill: Backfill) -> None:
     rows = [{"media_item_id": 1, "text": f"text {number}"} for number in range(3)]
     backfill.write_rows("a/rows.jsonl", rows)
