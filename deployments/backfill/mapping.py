@@ -8,14 +8,18 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.backfill.formats import FORMATS
-from deployments.backfill.rows import Row, UnreadableSource
+from deployments.backfill.rows import ReadOptions, Row, UnreadableSource
 from deployments.backfill.sidecars import OF_A_SEGMENT, read_sidecar
 from deployments.backfill.sources import SourceFile
 from deployments.core.api.embed_requests import EmbedRequest
 from deployments.core.api.schemas import field_problems
+from deployments.core.encoding.segment_images import IMAGE, IMAGE_PATH
 from deployments.core.errors import InvalidInput
 from deployments.core.fields import Name, PathName
 from deployments.core.segments import EmbeddingType, Id, Segment
+
+EMBEDDED = ("text", "embedding", IMAGE, IMAGE_PATH)
+"""Fields of which a segment needs one."""
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
 _ID: TypeAdapter[Id] = TypeAdapter(Name)
@@ -40,11 +44,10 @@ class RowMapping:
     media_item_pattern: re.Pattern[str] | None = None
     max_text_chars: int | None = None
 
-    @property
-    def needed_columns(self) -> tuple[str, ...]:
-        """The columns that a table has to have: a text's, unless one has vectors instead."""
-        text = () if self.columns.keys() & {"text", "embedding"} else ("text",)
-        return (*self.columns.values(), *text)
+    def read_options(self, encoding: str | None) -> ReadOptions:
+        """How to read files, whose tables need what a segment is embedded by."""
+        is_mapped = self.columns.keys() & set(EMBEDDED)
+        return ReadOptions(encoding, tuple(self.columns.values()), () if is_mapped else EMBEDDED)
 
     def of_file(self, file: SourceFile, named: "NamedByPosition | None" = None) -> "FileMapping":
         """The mapping for one file, with what its path and its sidecar say.

@@ -20,7 +20,7 @@ from deployments.backfill.quarantine import Quarantine, quarantine
 from deployments.backfill.reading import FileReader, Read
 from deployments.backfill.replacements import Replacements, Unreplaceable
 from deployments.backfill.report import Report
-from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, shown
+from deployments.backfill.rows import BadRow, UnreadableSource, shown
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
 from deployments.backfill.tally import Tally
@@ -92,7 +92,7 @@ class _Run:
         self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0
         self._groups = Replacements() if plan.replace else CallGroups()
-        self._read_options = ReadOptions(plan.encoding, plan.mapping.needed_columns)
+        self._read_options = plan.mapping.read_options(plan.encoding)
         names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()

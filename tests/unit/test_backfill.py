@@ -67,6 +67,44 @@ async def test_rows_may_bring_vectors_of_their_own(backfill: Backfill) -> None:
     }
 
 
+async def test_rows_may_bring_images_instead_of_texts(backfill: Backfill) -> None:
+    backfill.write_rows("rows.jsonl", [{"media_item_id": 1, "id": 1, "image_path": "1.jpg"}])
+    backfill.write("rows.csv", "media_item_id,id,image_path\n2,1,2.jpg\n2,2,\n")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"media_item_id": [3, 4], "id": [1, 1], "image": ["aGk=", None]}),
+        backfill.folder / "rows.parquet",
+    )
+    backfill.write("mapped.csv", "media_item_id,id,file,text\n5,1,5.jpg,\n")
+    assert await backfill.run("rows.*", kind=EmbeddingType.FRAME) == 2
+    missing = "a text is required, unless there is an embedding or an image"
+    assert backfill.reasons == {("rows.csv", 3): missing, ("rows.parquet", 2): missing}
+    assert await backfill.run("mapped.csv", columns={"image_path": "file"}) == 0
+    assert backfill.service.stored == {
+        ("1", "1"): Segment(1, "", metadata={"image_path": "1.jpg"}),
+        ("2", "1"): Segment(1, "", metadata={"image_path": "2.jpg"}),
+        ("3", "1"): Segment(1, "", metadata={"image": "aGk="}),
+        ("5", "1"): Segment(1, "", metadata={"image_path": "5.jpg"}),
+    }
+
+
+@pytest.mark.parametrize("column", ["text", "embedding", "image", "image_path"])
+async def test_a_table_needs_a_column_that_segments_are_embedded_by(
+    backfill: Backfill, column: str
+) -> None:
+    backfill.write("none.csv", "media_item_id,id,words\n1,1,a\n")
+    backfill.write("one.csv", f"media_item_id,id,{column}\n1,1,\n")
+    await backfill.run("*.csv")
+    assert {where for where, reason in backfill.reasons.items() if "column" in reason} == {
+        ("none.csv", None)
+    }
+    assert backfill.reasons["none.csv", None] == (
+        "it has none of the columns 'text', 'embedding', 'image', 'image_path'; "
+        "its columns are media_item_id, id, words"
+    )
+    await backfill.run("none.csv", columns={column: "words"})
+    assert "none of the columns" not in str(backfill.reasons)
+
+
 async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
     backfill: Backfill,
 ) -> None:
