@@ -62,8 +62,11 @@ class RowMapping:
             defaults["media_item_id"] = media_item_id
         sidecar = read_sidecar(file)
         defaults |= sidecar.metadata
-        typed = FORMATS[file.format].typed
-        return FileMapping(self, file, typed, defaults, named, sidecar.warning)
+        form = FORMATS[file.format]
+        # A table without one of them is refused as a whole.
+        columns = {} if form.is_table else {**self.columns}
+        unseen = {name: column for name, column in columns.items() if name not in defaults}
+        return FileMapping(self, file, form.typed, defaults, named, sidecar.warning, unseen)
 
     def media_item_id(self, file: SourceFile) -> Id | None:
         """The media item that a file's path tells, for rows without one of their own.
@@ -79,7 +82,8 @@ class RowMapping:
 class FileMapping:
     """How one file's rows become segments. A row's own fields go before the `defaults`.
 
-    `warning` says what of the file isn't used.
+    `warning` says what of the file isn't used; `unseen` are fields, and their columns, that no row
+    has had so far and nothing else gives.
     """
 
     mapping: RowMapping
@@ -88,6 +92,7 @@ class FileMapping:
     defaults: Mapping[str, Any]
     named: "NamedByPosition | None"
     warning: str | None = None
+    unseen: dict[str, str] = field(default_factory=dict)
 
     def segment(self, row: Row) -> tuple[Id, Segment]:
         """The row's media item and segment, by the rules of `/embed`.
@@ -95,6 +100,7 @@ class FileMapping:
         A row without an id is called after its file and its number, `talk.srt:12`: the same row
         gets the same name again. Raises InvalidRow.
         """
+        self._look_for_columns(row)
         fields = self._fields(row)
         given = fields.pop("embedding_type", self.mapping.embedding_type)
         if given != self.mapping.embedding_type:
@@ -150,6 +156,19 @@ class FileMapping:
             return _ID.validate_python(found)
         except ValidationError:
             return None
+
+    def _look_for_columns(self, row: Row) -> None:
+        if FORMATS[self.file.format].is_table:
+            return
+        for name in [name for name, column in self.unseen.items() if column in row.fields]:
+            del self.unseen[name]
+        columns = self.mapping.columns
+        for name, column in columns.items():
+            # Which of the two was meant?
+            if column not in row.fields and name in row.fields.keys() - columns.values():
+                raise InvalidRow(
+                    f"{name}: the row has no {column!r}, which --map names, but a {name} of its own"
+                )
 
     def _fields(self, row: Row) -> dict[str, Any]:
         return {**self.defaults, **self._renamed(row.fields)}

@@ -33,6 +33,8 @@ class FileReader:
         """The one that all of its rows are of, if that is known."""
         self.warnings: list[str] = []
         """What is to be said of the file as a whole, so far."""
+        self._from_begin = skip == 0
+        self._unseen: dict[str, str] = {}
         self._open: OpenFile | None = None
         self._failure: UnreadableSource | None = None
         self._rows = self._segments(skip)
@@ -52,8 +54,12 @@ class FileReader:
         return taken
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; `warnings` are complete then."""
         self._rows.close()
+        if self._unseen and self._from_begin:
+            named = " and ".join(f"{name}={column}" for name, column in self._unseen.items())
+            self.warnings.append(f"--map {named}: no row has such a column")
+        self._unseen = {}
 
     def bytes_read(self) -> int:
         """How much of the stored file was read, at most its size."""
@@ -70,6 +76,8 @@ class FileReader:
             with file.open() as self._open:
                 rows = FORMATS[file.format].read(self._open.stream, self._options)
                 for row in islice(rows, skip, None):
+                    if isinstance(row, Row):
+                        self._unseen = mapping.unseen
                     yield _segment(mapping, row)
         except (UnreadableSource, ServiceError):
             raise

@@ -210,15 +210,20 @@ class _Run:
         except UnreadableSource as error:
             self._outcomes.unreadable(file, str(error))
             await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
+        reader.close()
+        self._warn(file, reader)
 
     async def _take(self, reader: FileReader, file: SourceFile, most: int) -> list[Read]:
         try:
             return await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, most))
         finally:
             self._show_fraction(reader.bytes_read())
-            for warning in reader.warnings:
-                self._report.warn(file.url, warning)
-            reader.warnings.clear()
+            self._warn(file, reader)
+
+    def _warn(self, file: SourceFile, reader: FileReader) -> None:
+        for warning in reader.warnings:
+            self._report.warn(file.url, warning)
+        reader.warnings.clear()
 
     async def _pass_over(self, file: SourceFile, read: Read) -> None:
         if isinstance(read, BadRow):
