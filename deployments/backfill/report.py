@@ -104,7 +104,10 @@ class Report:
             yield f"  {tally.removed:,} old segments removed"
         if tally.truncated:
             yield f"  {tally.truncated:,} with a text beyond the model's limit, cut"
-        yield f"  {tally.quarantined:,} quarantined"
+        before = tally.quarantined_before
+        yield f"  {tally.all_quarantined:,} quarantined" + (
+            f", {before:,} before" if before else ""
+        )
         if tally.unreadable_files:
             yield f"  {tally.unreadable_files:,} files that can't be read to their end"
         if tally.warnings:
@@ -114,8 +117,8 @@ class Report:
         tally = self.tally
         parts = [f"{tally.done_before + tally.stored + tally.valid:,} rows done"]
         parts.append(f"{tally.rows_per_s:,.0f} a second")
-        if tally.quarantined or tally.unreadable_files:
-            parts.append(f"{tally.quarantined + tally.unreadable_files:,} failures")
+        if tally.all_quarantined or tally.unreadable_files:
+            parts.append(f"{tally.all_quarantined + tally.unreadable_files:,} failures")
         if self.calls:
             parts.append(f"{self.calls} calls in flight")
         if self.trouble:
@@ -124,7 +127,7 @@ class Report:
 
     def _done(self) -> int:
         tally = self.tally
-        return tally.done_before + tally.stored + tally.valid + tally.quarantined
+        return tally.done_before + tally.stored + tally.valid + tally.all_quarantined
 
     def _all_rows(self) -> float:
         """How many rows there are, by the bytes of those that were read; 0 if unknown."""

@@ -16,7 +16,7 @@ from deployments.backfill.mapping import NamedByPosition, RowMapping
 from deployments.backfill.outcomes import Outcomes
 from deployments.backfill.own_files import without_own
 from deployments.backfill.progress_file import ProgressFile
-from deployments.backfill.quarantine import Quarantine, quarantine
+from deployments.backfill.quarantine import Quarantine
 from deployments.backfill.reading import FileReader, Read
 from deployments.backfill.replacements import Replacements, Unreplaceable
 from deployments.backfill.report import Report
@@ -63,7 +63,7 @@ async def run(plan: Plan, report: Report) -> None:
     progress_path = plan.progress.path if plan.progress is not None else None
     plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
     refuse_twins(plan.files, plan.mapping)
-    with quarantine(plan.quarantine, go_on=go_on) as refused:
+    with Quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
                 await _Run(plan, report, refused, None).all_files()
@@ -113,6 +113,7 @@ class _Run:
         beside = asyncio.create_task(self._report_and_save())
         try:
             done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
+            self._forget_stale(done)
             self._some_unfinished = not all(before.finished for before in done)
             for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:
@@ -159,12 +160,25 @@ class _Run:
             return Done()
         return self._plan.progress.done(file)
 
+    def _forget_stale(self, done: Sequence[Done]) -> None:
+        """Drop from the quarantine what will be read again, since it may come out otherwise."""
+        if self._plan.progress is None or self._sender is None:
+            return
+        rows = {
+            file.url: before.rows
+            for file, before in zip(self._files, done, strict=True)
+            if not before.finished
+        }
+        self._quarantine.forget(
+            lambda source, row: source in rows and (row is None or not rows[source])
+        )
+
     async def _file(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
         file, before = progress.file, progress.before
         self._tally.files += 1
         self._tally.rows += before.rows
         self._tally.done_before += before.rows - before.quarantined
-        self._tally.quarantined += before.quarantined
+        self._tally.quarantined_before += before.quarantined
         if not before.finished:
             self._unsaved.append(progress)
             await self._rows(progress, beside)

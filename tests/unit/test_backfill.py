@@ -375,7 +375,7 @@ async def test_after_a_stop_it_goes_on_where_it_was(
         each["text"] = each["text"].strip()
     assert backfill.service.texts() == texts(good)
     assert backfill.service.encoded == len(good)
-    assert (backfill.tally.rows, backfill.tally.quarantined) == (3000, 30)
+    assert (backfill.tally.rows, backfill.tally.all_quarantined) == (3000, 30)
     assert sorted((e["source"], e["row"]) for e in backfill.quarantined) == [
         ("1.jsonl" if n < 1000 else "2.jsonl", n % 1000 + 1 if n < 1000 else n - 999) for n in bad
     ]
@@ -383,7 +383,10 @@ async def test_after_a_stop_it_goes_on_where_it_was(
     sent = len(backfill.service.calls)
     assert await backfill.run("*.jsonl", progress=True) == 2
     assert len(backfill.service.calls) == sent
-    assert (backfill.tally.done_before, backfill.tally.quarantined) == (2970, 30)
+    assert (backfill.tally.done_before, backfill.tally.quarantined_before) == (2970, 30)
+    # What is published counts each row once.
+    assert backfill.tally.quarantined == 0
+    assert "30 quarantined, 30 before" in backfill.shown
 
 
 async def test_a_changed_file_is_read_anew(backfill: Backfill) -> None:
