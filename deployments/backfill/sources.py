@@ -30,6 +30,16 @@ VERSION_MARKS = (
 )
 """What file systems tell of a file that is another when the content is."""
 
+_DECOMPRESSED_BY = {
+    ".zst": "the package zstandard",
+    ".lz4": "the package lz4",
+    ".gz": "a Python with zlib",
+    ".bz2": "a Python with bz2",
+    ".xz": "a Python with lzma",
+    ".lzma": "a Python with lzma",
+}
+"""What decompresses files, by extension; where it is missing, fsspec takes bytes as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
@@ -56,9 +66,16 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator["OpenFile"]:
-        """Open it, decompressed. Raises what the file system raises."""
+        """Open it, decompressed. Raises what the file system raises.
+
+        And UnreadableSource if nothing is installed that decompresses it.
+        """
+        compression = infer_compression(self.path)
+        extension = PurePosixPath(self.path).suffix.lower()
+        if compression is None and extension in _DECOMPRESSED_BY:
+            needed = _DECOMPRESSED_BY[extension]
+            raise UnreadableSource(f"{extension} needs {needed}; install it where this runs")
         with self.file_system.open(self.path, "rb") as raw:
-            compression = infer_compression(self.path)
             yield OpenFile(compr[compression](raw, mode="rb") if compression else raw, raw)
 
     def beside(self, name: str, most_bytes: int) -> tuple[str, bytes | None]:

@@ -39,6 +39,7 @@ class Backfill:
         urls: Sequence[str] = (),
         quarantine_file: Path | None = None,
         progress_file: Path | None = None,
+        form: str | None = None,
         **options: Any,
     ) -> int:
         """Returns the exit code. `sources` are in the folder, and `urls` anywhere."""
@@ -57,7 +58,7 @@ class Backfill:
 
         try:
             plan = Plan(
-                find_files([*(str(self.folder / source) for source in sources), *urls]),
+                find_files([*(str(self.folder / source) for source in sources), *urls], form),
                 RowMapping(kind, **given),
                 None if dry else connect,
                 quarantine=quarantine_file or self.folder / "quarantine.jsonl",

@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from backfill_runs import Backfill, fail_at, row, texts
+from fsspec.utils import compressions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -418,6 +419,21 @@ async def test_a_truncated_file_does_not_stop_the_others(backfill: Backfill) -> 
     assert backfill.service.texts() == texts([row(2, 1)])
     assert list(backfill.reasons) == [("a.parquet", None)]
     assert "1 files that can't be read to their end" in backfill.shown
+
+
+@pytest.mark.parametrize(
+    ("extension", "needed"),
+    [("zst", "the package zstandard"), ("lz4", "the package lz4"), ("XZ", "a Python with lzma")],
+)
+async def test_what_nothing_installed_decompresses_is_not_read_as_rows(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch, extension: str, needed: str
+) -> None:
+    monkeypatch.delitem(compressions, extension.lower(), raising=False)
+    backfill.write(f"rows.jsonl.{extension}", b"\x28\xb5\x2f\xfd\n\x00\n")
+    assert await backfill.run(f"rows.jsonl.{extension}", form="jsonl") == 2
+    ((where, reason),) = backfill.reasons.items()
+    assert where == (f"rows.jsonl.{extension}", None)
+    assert reason == f".{extension.lower()} needs {needed}; install it where this runs"
 
 
 async def test_a_dry_run_checks_all_and_sends_nothing(backfill: Backfill) -> None:
