@@ -24,9 +24,9 @@ from deployments.core.vectors.collection import Collections, Snapshot
 
 BATCH_ROWS = 256
 FEW_ROWS = 32
-"""Writes wait while so many are encoded at the end, or a batch if there never are so few."""
+"""Writes wait while so many are encoded at the end."""
 PATIENCE_S = 20.0
-"""For that few to be left."""
+"""So long there are tries; if there never are so few left, with more and more, up to a batch."""
 SAMPLED_QUERIES = 100
 
 Encode = Callable[[ModelIdentity, Sequence[str], TextKind], Encoded]
@@ -88,14 +88,16 @@ class SecondVectors:
         which has only to do what came during the one before. False if that led nowhere, because
         segments are written about as fast as they are encoded.
         """
-        give_up_at: float | None = None
+        began: float | None = None
         while True:
             self._catch_up_round()
             self._collections.up_to(self._done_to)
             # Only from here on: the first time, this takes as long as there are vectors.
-            give_up_at = monotonic() + PATIENCE_S if give_up_at is None else give_up_at
-            is_last = monotonic() >= give_up_at
-            if self._exchange_with(BATCH_ROWS if is_last else FEW_ROWS, note):
+            began = monotonic() if began is None else began
+            waited_s = monotonic() - began
+            is_last = waited_s >= PATIENCE_S
+            share = 1.0 if is_last else waited_s / PATIENCE_S
+            if self._exchange_with(max(FEW_ROWS, int(share * BATCH_ROWS)), note):
                 return True
             if is_last:
                 return False
