@@ -4,15 +4,17 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployments.backfill.calls import Call, CallGroups, Item
 from deployments.backfill.destination import Destination
 from deployments.backfill.file_progress import Done, FileProgress
 from deployments.backfill.mapping import NamedByPosition, RowMapping
+from deployments.backfill.outcomes import Outcomes
+from deployments.backfill.own_files import without_own
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.quarantine import Quarantine, quarantine
 from deployments.backfill.reading import FileReader, Read
@@ -22,7 +24,7 @@ from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, sho
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
 from deployments.backfill.tally import Tally
-from deployments.core.segments import Id, UpsertResult
+from deployments.core.segments import Id
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
@@ -53,9 +55,12 @@ class Plan:
 async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
-    Raises what ends it early: ServiceError, OSError for the quarantine and progress files.
+    Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
+    InvalidInput, before anything is written, if one of these is a source.
     """
     go_on = plan.progress is not None
+    progress_path = plan.progress.path if plan.progress is not None else None
+    plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
     with quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
@@ -78,9 +83,9 @@ class _Run:
         self._report = report
         self._tally = report.tally
         self._quarantine = refused
+        self._outcomes = Outcomes(report, refused)
         self._unsaved: list[FileProgress] = []
-        # A quarantine file in a folder that is read is no source.
-        self._files = [file for file in plan.files if file.path != str(plan.quarantine)]
+        self._files = plan.files
         self._rows_left = sys.maxsize if plan.limit is None else plan.limit
         self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0
@@ -95,9 +100,9 @@ class _Run:
             self._sender = Sender(
                 destination,
                 plan.mapping.embedding_type,
-                self._stored,
-                self._refused,
-                self._postponed,
+                self._outcomes.stored,
+                self._outcomes.refused,
+                self._outcomes.postponed,
                 plan.max_rate,
             )
 
@@ -141,6 +146,8 @@ class _Run:
 
     def _save(self) -> None:
         if self._plan.progress is not None and self._sender is not None:
+            # What counts as done is either stored or durably put aside.
+            self._quarantine.sync()
             self._plan.progress.save(self._unsaved)
             self._unsaved = [progress for progress in self._unsaved if not progress.done().finished]
 
@@ -201,9 +208,7 @@ class _Run:
                     # It ends only by an error.
                     beside.result()
         except UnreadableSource as error:
-            self._tally.unreadable_files += 1
-            self._quarantine.add(file.url, None, str(error))
-            self._report.quarantined(file.url, None, str(error))
+            self._outcomes.unreadable(file, str(error))
             await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
 
     async def _pass_over(self, file: SourceFile, read: Read) -> None:
@@ -225,8 +230,7 @@ class _Run:
         index = progress.begin()
         self._tally.rows += 1
         if isinstance(read, BadRow):
-            progress.finish(index, quarantined=True)
-            self._put_aside(progress.file.url, read.number, read.reason, shown(read.raw))
+            self._outcomes.bad_row(progress, index, read)
             await self._miss_row(progress.file, read)
             return
         row, media_item_id, segment = read
@@ -238,39 +242,11 @@ class _Run:
 
     async def _send(self, call: Call | Unreplaceable) -> None:
         if isinstance(call, Unreplaceable):
-            self._put_items_aside(call.items, call.reason)
+            self._outcomes.unusable(call.items, call.reason)
         elif self._sender is not None:
             await self._sender.send(call)
         else:
-            self._tally.valid += len(call.items)
-            for item in call.items:
-                item.progress.finish(item.index)
-
-    def _stored(self, call: Call, result: UpsertResult) -> None:
-        for item in call.items:
-            item.progress.finish(item.index)
-        self._tally.stored += len(call.items)
-        self._tally.changed += result.changed
-        self._tally.removed += result.removed
-        self._tally.truncated += result.truncated
-        self._report.trouble = ""
-
-    def _refused(self, call: Call, reason: str) -> None:
-        self._put_items_aside(call.items, f"refused by the service: {reason}")
-
-    def _postponed(self, reason: str) -> None:
-        self._tally.postponed_calls += 1
-        self._report.trouble = reason
-
-    def _put_items_aside(self, items: Iterable[Item], reason: str) -> None:
-        for item in items:
-            item.progress.finish(item.index, quarantined=True)
-            self._put_aside(item.progress.file.url, item.number, reason, item.raw)
-
-    def _put_aside(self, source: str, number: int, reason: str, raw: str) -> None:
-        self._tally.quarantined += 1
-        self._quarantine.add(source, number, reason, raw)
-        self._report.quarantined(source, number, reason)
+            self._outcomes.valid(call)
 
     def _show_fraction(self, of_this_file: int) -> None:
         if self._bytes:

@@ -1,6 +1,7 @@
 """Backfills from files to a FakeService, and what came of them."""
 
 import json
+from collections.abc import Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import StringIO
@@ -35,14 +36,18 @@ class Backfill:
         kind: EmbeddingType = EmbeddingType.TRANSCRIPT,
         dry: bool = False,
         progress: bool = False,
+        urls: Sequence[str] = (),
+        quarantine_file: Path | None = None,
+        progress_file: Path | None = None,
         **options: Any,
     ) -> int:
-        """Returns the exit code."""
+        """Returns the exit code. `sources` are in the folder, and `urls` anywhere."""
         given = {
             name: options.pop(name)
             for name in ("columns", "metadata", "media_item_pattern", "max_text_chars")
             if name in options
         }
+        remembered = progress_file or self.folder / "progress.json"
         self.tally = Tally()
         output = StringIO()
 
@@ -52,11 +57,11 @@ class Backfill:
 
         try:
             plan = Plan(
-                find_files([str(self.folder / source) for source in sources]),
+                find_files([*(str(self.folder / source) for source in sources), *urls]),
                 RowMapping(kind, **given),
                 None if dry else connect,
-                quarantine=self.folder / "quarantine.jsonl",
-                progress=ProgressFile(self.folder / "progress.json", [kind]) if progress else None,
+                quarantine=quarantine_file or self.folder / "quarantine.jsonl",
+                progress=ProgressFile(remembered, [kind]) if progress or progress_file else None,
                 **options,
             )
             report = Report(Console(file=output), self.tally)

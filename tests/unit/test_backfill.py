@@ -3,8 +3,11 @@
 import asyncio
 import gzip
 import json
+import os
 import random
 import re
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -472,3 +475,79 @@ async def test_any_file_system_of_fsspec(backfill: Backfill) -> None:
         assert found == [row(1, 1), row(2, 1)]
     finally:
         memory.rm("/talks", recursive=True)
+
+
+@pytest.mark.parametrize("source", ["data", "data/**/*.jsonl", "data/*/*.jsonl", "data/link"])
+async def test_linked_folders_are_read(backfill: Backfill, source: str) -> None:
+    backfill.write_rows("elsewhere/rows.jsonl", [row(1, 1)])
+    (backfill.folder / "data").mkdir()
+    (backfill.folder / "data/link").symlink_to("../elsewhere")
+    assert await backfill.run(source) == 0
+    assert backfill.service.texts() == texts([row(1, 1)])
+
+
+async def test_a_linked_file_that_changed_is_read_anew(backfill: Backfill) -> None:
+    target = backfill.write_rows("elsewhere.jsonl", [row(1, 1, "one")])
+    (backfill.folder / "data").mkdir()
+    (backfill.folder / "data/rows.jsonl").symlink_to(target)
+    for seconds, text in enumerate(("one", "two")):
+        backfill.write_rows("elsewhere.jsonl", [row(1, 1, text)])
+        os.utime(target, (seconds, seconds))
+        assert await backfill.run("data", progress=True) == 0
+        assert backfill.service.texts() == {("1", "1"): text}
+
+
+async def test_links_in_circles_end_and_each_file_is_read_once(backfill: Backfill) -> None:
+    backfill.write_rows("data/2024/rows.jsonl", [{"media_item_id": 1, "text": "x"}])
+    backfill.write_rows("other/rows.jsonl", [row(2, 1)])
+    for link, folder in {
+        "data/latest": "2024",
+        "data/2024/up": "..",
+        "data/2024/itself": ".",
+        "data/other": "../other",
+        "other/back": "../data",
+        "data/nowhere": "missing",
+    }.items():
+        (backfill.folder / link).symlink_to(folder)
+    for sources in (["data"], ["data/**/*.jsonl"], ["data/latest", "data"]):
+        found = find_files([str(backfill.folder / source) for source in sources])
+        assert sorted(str(Path(file.url).relative_to(backfill.folder)) for file in found) == [
+            "data/2024/rows.jsonl",
+            "data/other/rows.jsonl",
+        ]
+    assert await backfill.run("data") == 0
+    assert backfill.service.texts() == {("1", "rows.jsonl:1"): "x", **texts([row(2, 1)])}
+
+
+async def test_files_of_one_name_in_several_archives_are_all_read(backfill: Backfill) -> None:
+    for number, name in enumerate("ab"):
+        with zipfile.ZipFile(backfill.folder / f"{name}.zip", "w") as archive:
+            archive.writestr("in/rows.jsonl", json.dumps(row(number, 1)))
+    folder = backfill.folder
+    chains = [f"zip://in/*.jsonl::{folder}/a.zip", f"zip://**/*.jsonl::file://{folder}/b.zip"]
+    files = find_files(chains)
+    names = [f"zip://in/rows.jsonl::{folder}/{name}.zip" for name in "ab"]
+    assert [file.url for file in files] == names
+    assert [url_of_one(f"zip::{folder}/a.zip"), url_of_one(f"zip://in::{folder}/a.zip")] == [
+        names[0]
+    ] * 2
+    assert files[0].version != files[1].version
+    assert await backfill.run(urls=chains, progress=True) == 0
+    assert backfill.service.texts() == texts([row(0, 1), row(1, 1)])
+
+
+def url_of_one(source: str) -> str:
+    (file,) = find_files([source])
+    return file.url
+
+
+async def test_a_cache_before_a_file_system_is_part_of_the_name(backfill: Backfill) -> None:
+    rows = backfill.write_rows("rows.jsonl", [row(1, 1)])
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/cached/a.jsonl", b"{}")
+    try:
+        assert url_of_one(f"simplecache::{rows.parent}/*.jsonl") == f"simplecache::{rows}"
+        name = "simplecache::memory:///cached/a.jsonl"
+        assert url_of_one("simplecache::memory://cached/*.jsonl") == name
+    finally:
+        memory.rm("/cached", recursive=True)
