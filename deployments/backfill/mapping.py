@@ -1,20 +1,20 @@
 """What a file's rows are in the service's terms: segments of media items."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.backfill.formats import FORMATS
-from deployments.backfill.rows import ReadOptions, Row, UnreadableSource
-from deployments.backfill.sidecars import OF_A_SEGMENT, read_sidecar
+from deployments.backfill.named_by_position import NamedByPosition
+from deployments.backfill.rows import InvalidRow, ReadOptions, Row, UnreadableSource
+from deployments.backfill.sidecars import read_sidecar
 from deployments.backfill.sources import SourceFile
 from deployments.core.api.embed_requests import EmbedRequest
 from deployments.core.api.schemas import field_problems
 from deployments.core.encoding.segment_images import IMAGE, IMAGE_PATH
-from deployments.core.errors import InvalidInput
 from deployments.core.fields import Name, PathName
 from deployments.core.segments import EmbeddingType, Id, Segment
 
@@ -23,10 +23,6 @@ EMBEDDED = ("text", "embedding", IMAGE, IMAGE_PATH)
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
 _ID: TypeAdapter[Id] = TypeAdapter(Name)
-
-
-class InvalidRow(Exception):
-    """A row that is no segment; the message says which field is wrong, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class RowMapping:
         is_mapped = self.columns.keys() & set(EMBEDDED)
         return ReadOptions(encoding, tuple(self.columns.values()), () if is_mapped else EMBEDDED)
 
-    def of_file(self, file: SourceFile, named: "NamedByPosition | None" = None) -> "FileMapping":
+    def of_file(self, file: SourceFile, named: NamedByPosition | None = None) -> "FileMapping":
         """The mapping for one file, with what its path and its sidecar say.
 
         `named` is for files whose name another file of the run has, too.
@@ -90,7 +86,7 @@ class FileMapping:
     file: SourceFile
     typed: bool
     defaults: Mapping[str, Any]
-    named: "NamedByPosition | None"
+    named: NamedByPosition | None
     warning: str | None = None
     unseen: dict[str, str] = field(default_factory=dict)
 
@@ -196,25 +192,6 @@ class FileMapping:
         return f"{name} (column {column!r}): {reason}" if column else f"{name}: {reason}"
 
 
-class NamedByPosition:
-    """Which of several files of one name gave a media item segments without an id of their own.
-
-    From another one of them they would get the same ids, and replace each other.
-    """
-
-    def __init__(self) -> None:
-        self._owners: dict[tuple[str, str], str] = {}
-
-    def claim(self, media_item_id: Id, file: SourceFile) -> None:
-        """Raise InvalidRow if another file of the name has the media item."""
-        owner = self._owners.setdefault((file.name, str(media_item_id)), file.url)
-        if owner != file.url:
-            raise InvalidRow(
-                f"id: the row has none, and one made of the file's name {file.name} would be the "
-                f"same for media item {media_item_id!r} in {owner}; add ids, or rename the file"
-            )
-
-
 def _name(text: str) -> Id:
     """A media item's or segment's name from a text, where 1 can't be told from "1"."""
     try:
@@ -234,34 +211,4 @@ def _matched(pattern: re.Pattern[str], path: str) -> str:
         found = match[1] if pattern.groups else match[0]
     if not found:
         raise UnreadableSource(f"the media item pattern {pattern.pattern!r} finds nothing in it")
-    return found
-
-
-def column_map(pairs: Sequence[str]) -> dict[str, str]:
-    """`field=column` pairs as a mapping. Raises InvalidInput."""
-    columns = _pairs(pairs, "--map", "media_item_id=video_id")
-    sources = list(columns.values())
-    if len(set(sources)) < len(sources):
-        raise InvalidInput(f"--map names a column twice: {', '.join(pairs)}")
-    return columns
-
-
-def constant_metadata(pairs: Sequence[str]) -> dict[str, str]:
-    """`key=value` pairs as a mapping. Raises InvalidInput."""
-    metadata = _pairs(pairs, "--metadata", "course=options")
-    own = [name for name in OF_A_SEGMENT if name in metadata]
-    if own:
-        raise InvalidInput(f"--metadata can't set {own[0]}, which each row has of its own")
-    return metadata
-
-
-def _pairs(pairs: Sequence[str], option: str, example: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise InvalidInput(f"{option} is {pair!r}; expected a pair such as {example}")
-        if name in found:
-            raise InvalidInput(f"{option} gives {name} twice")
-        found[name] = value
     return found

@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import islice
 
 from deployments.backfill.formats import FORMATS
-from deployments.backfill.mapping import FileMapping, InvalidRow, NamedByPosition, RowMapping
-from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource
+from deployments.backfill.mapping import FileMapping, RowMapping
+from deployments.backfill.named_by_position import NamedByPosition
+from deployments.backfill.rows import BadRow, InvalidRow, ReadOptions, Row, UnreadableSource
 from deployments.backfill.sources import OpenFile, SourceFile
 from deployments.core.errors import ServiceError
 from deployments.core.segments import Id, Segment

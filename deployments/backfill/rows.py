@@ -34,6 +34,10 @@ class BadRow:
     media_item_id: Id | None = None
 
 
+class InvalidRow(Exception):
+    """A row that is no segment; the message says which field is wrong, and why."""
+
+
 class UnreadableSource(Exception):
     """A file, or the rest of it, can't be read; the message says why."""
 

@@ -4,18 +4,14 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 
 from deployments.backfill.calls import Call, CallGroups, Item
 from deployments.backfill.destination import Destination
 from deployments.backfill.file_progress import Done, FileProgress
-from deployments.backfill.mapping import NamedByPosition, RowMapping
+from deployments.backfill.named_by_position import NamedByPosition
 from deployments.backfill.outcomes import Outcomes
-from deployments.backfill.own_files import without_own
-from deployments.backfill.progress_file import ProgressFile
+from deployments.backfill.plan import Plan
 from deployments.backfill.quarantine import Quarantine
 from deployments.backfill.reading import FileReader, Read
 from deployments.backfill.replacements import Replacements, Unreplaceable
@@ -23,46 +19,21 @@ from deployments.backfill.report import Report
 from deployments.backfill.rows import BadRow, UnreadableSource, shown
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
-from deployments.backfill.tally import Tally
-from deployments.backfill.twins import refuse_twins
 from deployments.core.segments import Id
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
 SAVE_PERIOD_S = 5.0
 
-Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
-"""Opens the way to the service for a backfill with these numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do. Without `connect`, everything is read and checked, and nothing is sent.
-
-    With `progress`, the quarantine of earlier runs is kept.
-    """
-
-    files: Sequence[SourceFile]
-    mapping: RowMapping
-    connect: Connect | None
-    encoding: str | None = None
-    replace: bool = False
-    limit: int | None = None
-    max_rate: float | None = None
-    quarantine: Path | None = None
-    progress: ProgressFile | None = None
-
 
 async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
     Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
-    InvalidInput, before anything is written, if one of these is a source, or for twins.
+    InvalidInput, before anything is written, as `Plan.checked`.
     """
+    plan = plan.checked()
     go_on = plan.progress is not None
-    progress_path = plan.progress.path if plan.progress is not None else None
-    plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
-    refuse_twins(plan.files, plan.mapping)
     with Quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():

@@ -20,7 +20,7 @@ from deployments.client.options import (
 from deployments.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from deployments.backfill.run import Connect
+    from deployments.backfill.plan import Connect
 
 Sources = Annotated[
     list[str],
@@ -137,10 +137,12 @@ def backfill(
     from rich.console import Console
 
     from deployments.backfill.http_destination import by_http
-    from deployments.backfill.mapping import RowMapping, column_map, constant_metadata
+    from deployments.backfill.mapping import RowMapping
+    from deployments.backfill.mapping_options import column_map, constant_metadata
+    from deployments.backfill.plan import Connect, Plan
     from deployments.backfill.progress_file import ProgressFile
     from deployments.backfill.report import Report
-    from deployments.backfill.run import Connect, Plan, run
+    from deployments.backfill.run import run
     from deployments.backfill.sources import find_files
     from deployments.backfill.tally import Tally
     from deployments.core.segments import EmbeddingType

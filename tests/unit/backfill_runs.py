@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from deployments.backfill.mapping import RowMapping
+from deployments.backfill.plan import Plan
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.report import Report
-from deployments.backfill.run import Plan, run
+from deployments.backfill.run import run
 from deployments.backfill.sources import find_files
 from deployments.backfill.tally import Tally
 from deployments.core.errors import StoreDamaged
