@@ -111,7 +111,7 @@ class Report:
         if tally.unreadable_files:
             yield f"  {tally.unreadable_files:,} files that can't be read to their end"
         if tally.warnings:
-            yield f"  {tally.warnings:,} warnings"
+            yield f"  {tally.warnings:,} warning{'' if tally.warnings == 1 else 's'}"
 
     def _state(self) -> str:
         tally = self.tally

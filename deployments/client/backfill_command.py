@@ -171,7 +171,7 @@ def backfill(
         max_rate,
         absolute(quarantine) if quarantine else None,
         ProgressFile(absolute(progress), options) if progress else None,
-    )
+    ).checked()
     tally = Tally()
     report = Report(Console(stderr=True), tally)
     try:

@@ -36,7 +36,7 @@ async def test_a_mapped_column_that_no_row_has_is_told(backfill: Backfill, optio
     assert await backfill.run("rows.jsonl", columns=columns, **options) == 0
     warning = "--map start_time=begn and end_time=end: no row has such a column"
     assert f"Warning: {backfill.folder}/rows.jsonl: {warning}" in backfill.shown
-    assert "  1 warnings" in backfill.shown
+    assert "  1 warning" in backfill.shown
 
 
 async def test_what_a_sidecar_or_the_path_says_needs_no_column(backfill: Backfill) -> None:

@@ -157,6 +157,7 @@ def test_the_command_line_has_exit_code_1_for_what_could_not_be_done(tmp_path: P
         ([str(source), "--media-item-pattern", "("], "--media-item-pattern is '('"),
         ([str(source), "--replace", "--limit", "1"], "would cut a media item off"),
         ([str(tmp_path / "missing.csv")], "doesn't exist"),
+        ([str(source), "--quarantine", str(source)], "is a source and would be overwritten"),
     ):
         done = command(*arguments)
         assert done.returncode == 1, done
