@@ -21,7 +21,7 @@ from deployments.client.printable import say
 from deployments.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from deployments.backfill.run import Connect
+    from deployments.backfill.plan import Connect
 
 Sources = Annotated[
     list[str],
@@ -138,10 +138,12 @@ def backfill(
     from rich.console import Console
 
     from deployments.backfill.http_destination import by_http
-    from deployments.backfill.mapping import RowMapping, column_map, constant_metadata
+    from deployments.backfill.mapping import RowMapping
+    from deployments.backfill.mapping_options import column_map, constant_metadata
+    from deployments.backfill.plan import Connect, Plan
     from deployments.backfill.progress_file import ProgressFile
     from deployments.backfill.report import Report
-    from deployments.backfill.run import Connect, Plan, run
+    from deployments.backfill.run import run
     from deployments.backfill.sources import find_files
     from deployments.backfill.tally import Tally
     from deployments.core.segments import EmbeddingType
@@ -170,7 +172,7 @@ def backfill(
         max_rate,
         absolute(quarantine) if quarantine else None,
         ProgressFile(absolute(progress), options) if progress else None,
-    )
+    ).checked()
     tally = Tally()
     report = Report(Console(stderr=True), tally)
     try:

@@ -138,12 +138,15 @@ def _watch(client: "Client", document: Any, *, quiet: bool) -> Any:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     screen = Console(stderr=True)
     with Progress("encoding", *columns, console=screen, disable=quiet) as progress:
-        task = progress.add_task("encoding", total=None)
+        task, told = progress.add_task("encoding", total=None), None
         while (migration := document["migration"]) is not None:
             progress.update(task, total=migration["rows"], completed=migration["rows_done"])
             done = migration["state"] == "ready" and not migration["switch_when_ready"]
             if done or migration["state"] in ("switched", "failed"):
                 break
+            if migration["reason"] not in (None, told) and not quiet:
+                told = migration["reason"]
+                screen.print(told, markup=False)
             time.sleep(POLL_S)
             document = _ask(client, "GET", "")
     return document
