@@ -16,11 +16,11 @@ from deployments.scaling import scale_encoders, scale_ingresses
 
 INDEX_APP = "index"
 
-# Logical CPUs for Ray's scheduler, small enough that all three fit on one core. How many threads
-# an encoder really uses is EMBEDDINGS_ENCODER_THREADS.
+# Logical CPUs for Ray's scheduler, small enough that these and an encoder fit on one core.
 INGRESS_CPUS = 0.1
 INDEX_CPUS = 0.2
-ENCODER_CPUS = 0.5
+# An encoder on a GPU is placed by its GPU.
+GPU_ENCODER_CPUS = 0.5
 
 # More than they take by their own limits, which tell a client why. A call that Serve keeps waiting
 # would also hold up those that go first in the Encoder.
@@ -61,11 +61,13 @@ def embeddings(args: dict[str, Any]) -> Application:
     scale_down_s = settings.embeddings_scale_down_s
     index_handle = DeploymentHandle("Index", INDEX_APP)
     encoder = _scaled(
-        _deployment(Encoder, max_ongoing_requests=ENCODER_CALLS, cpus=ENCODER_CPUS),
+        _deployment(
+            Encoder, max_ongoing_requests=ENCODER_CALLS, cpus=settings.embeddings_encoder_cpus
+        ),
         scale_encoders(least=1, most=settings.embeddings_workers, scale_down_s=scale_down_s),
     )
     if settings.embedding_device == "cuda":
-        encoder = encoder.options(ray_actor_options={"num_cpus": ENCODER_CPUS, "num_gpus": 1})
+        encoder = encoder.options(ray_actor_options={"num_cpus": GPU_ENCODER_CPUS, "num_gpus": 1})
     gpu_encoder = None
     cpu_settings = settings
     if settings.embeddings_gpu_workers:
@@ -85,7 +87,7 @@ def embeddings(args: dict[str, Any]) -> Application:
 def _gpu_encoder(settings: Settings) -> Deployment:
     """Encoders that hold a GPU each, none as long as nobody calls them."""
     return _scaled(
-        _deployment(Encoder, max_ongoing_requests=GPU_ENCODER_CALLS, cpus=ENCODER_CPUS),
+        _deployment(Encoder, max_ongoing_requests=GPU_ENCODER_CALLS, cpus=GPU_ENCODER_CPUS),
         scale_encoders(
             least=0,
             most=settings.embeddings_gpu_workers,
@@ -95,7 +97,7 @@ def _gpu_encoder(settings: Settings) -> Deployment:
     ).options(
         name=GPU_ENCODER,
         max_queued_requests=GPU_ENCODER_CALLS,
-        ray_actor_options={"num_cpus": ENCODER_CPUS, "num_gpus": 1},
+        ray_actor_options={"num_cpus": GPU_ENCODER_CPUS, "num_gpus": 1},
     )
 
 

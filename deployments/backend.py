@@ -14,6 +14,7 @@ from deployments.core.encoding.batcher import Encoded, Priority
 from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     DeadlineExceeded,
+    InvalidInput,
     NotReady,
     Overloaded,
     ServiceError,
@@ -104,7 +105,7 @@ class ServeBackend:
         return self._calls
 
     async def search_all(self, queries: Sequence[Query]) -> list[Json]:
-        """Carry out several searches, encoded together, in one call."""
+        """Carry out several searches, encoded together, in one call; raises the first's error."""
         others = self._in_batches
         if others and others + len(queries) > self._max_queued_searches:
             raise Overloaded(
@@ -118,7 +119,9 @@ class ServeBackend:
         finally:
             self._in_batches -= len(queries)
         answers = []
-        for answer in found:
+        for position, answer in enumerate(found):
+            if isinstance(answer, InvalidInput | DeadlineExceeded):
+                raise type(answer)(f"queries.{position}: {answer.detail}")
             if isinstance(answer, ServiceError):
                 raise answer
             answers.append(answer)

@@ -26,6 +26,10 @@ class Postponed(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Unexplained(Postponed):
+    """An error without a reason: of a service that was killed meanwhile, or of the call's own."""
+
+
 class Refused(Exception):
     """The service won't store these segments, however often they are sent."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from deployments.backfill.destination import Postponed
+from deployments.backfill.destination import Postponed, Unexplained
 from deployments.backfill.destination import Refused as RefusedSegments
 from deployments.client.async_client import AsyncClient
 from deployments.client.errors import EmbeddingsError, Refused, TimedOut, Unreachable
@@ -80,10 +80,12 @@ def _document(segment: Segment) -> dict[str, Any]:
     document = {
         **segment.metadata,
         "id": segment.id,
-        "text": segment.text,
         "start_time": segment.start_time,
         "end_time": segment.end_time,
     }
+    # An empty text counts as one that was meant to say something.
+    if segment.text:
+        document["text"] = segment.text
     if segment.embedding is not None:
         document["embedding"] = base64.b64encode(segment.embedding).decode()
     return document
@@ -102,4 +104,7 @@ def _outcome(error: EmbeddingsError) -> Exception:
         return Postponed(error.detail, error.retry_after_s)
     if error.is_of_a_proxy and error.status in _OF_A_BUSY_PROXY:
         return Postponed(error.detail, DEFAULT_RETRY_AFTER_S)
+    # Serve answers so itself for an Ingress that was killed; the service's own says a code.
+    if error.is_of_a_proxy and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unexplained(error.detail, DEFAULT_RETRY_AFTER_S)
     return ServiceError(error.detail)

@@ -10,12 +10,14 @@ It doesn't look at the service: whoever empties or restores the index deletes it
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from deployments.backfill.file_progress import Done, FileProgress
 from deployments.backfill.rows import UnreadableSource
+from deployments.backfill.sidecars import MAX_SIDECAR_BYTES
 from deployments.backfill.sources import SourceFile
 from deployments.core.durable_files import Disk
 from deployments.core.errors import InvalidInput
@@ -28,13 +30,20 @@ class ProgressFile:
     """
 
     def __init__(self, path: Path, options: Sequence[object]) -> None:
-        self._path = path
+        self.path = path
         self._options = json.dumps(options)
-        self._files = _read(path)
         self._keys: dict[str, str] = {}
 
+    @cached_property
+    def _files(self) -> dict[str, Any]:
+        # Not read before it is known that it is no source.
+        return _read(self.path)
+
     def done(self, file: SourceFile) -> Done:
-        """What earlier runs have done of a file; nothing if it or the options changed."""
+        """What earlier runs have done of a file; nothing if it or the options changed.
+
+        Raises InvalidInput if the path is that of something else.
+        """
         entry = self._files.get(self._key(file))
         return Done(**entry["done"]) if entry else Done()
 
@@ -51,7 +60,7 @@ class ProgressFile:
                 },
             }
         content = json.dumps({"version": 1, "files": self._files}, indent=1).encode()
-        Disk().write_atomically(self._path, lambda sink: sink(content))
+        Disk().write_atomically(self.path, lambda sink: sink(content))
 
     def _key(self, file: SourceFile) -> str:
         if file.url not in self._keys:
@@ -62,10 +71,10 @@ class ProgressFile:
 
 def _sidecar(file: SourceFile) -> str | None:
     try:
-        found = file.sidecar()
+        _, content = file.beside(f"{file.stem}.json", MAX_SIDECAR_BYTES + 1)
     except UnreadableSource as error:
         return str(error)
-    return sha256(found[1]).hexdigest() if found is not None else None
+    return sha256(content).hexdigest() if content is not None else None
 
 
 def _read(path: Path) -> dict[str, Any]:

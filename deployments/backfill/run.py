@@ -4,59 +4,37 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from deployments.backfill.calls import Call, CallGroups, Item
 from deployments.backfill.destination import Destination
 from deployments.backfill.file_progress import Done, FileProgress
-from deployments.backfill.mapping import NamedByPosition, RowMapping
-from deployments.backfill.progress_file import ProgressFile
-from deployments.backfill.quarantine import Quarantine, quarantine
+from deployments.backfill.named_by_position import NamedByPosition
+from deployments.backfill.outcomes import Outcomes
+from deployments.backfill.plan import Plan
+from deployments.backfill.quarantine import Quarantine
 from deployments.backfill.reading import FileReader, Read
 from deployments.backfill.replacements import Replacements, Unreplaceable
 from deployments.backfill.report import Report
-from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, shown
+from deployments.backfill.rows import BadRow, UnreadableSource, shown
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
-from deployments.backfill.tally import Tally
-from deployments.core.segments import Id, UpsertResult
+from deployments.core.segments import Id
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
 SAVE_PERIOD_S = 5.0
 
-Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
-"""Opens the way to the service for a backfill with these numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do. Without `connect`, everything is read and checked, and nothing is sent.
-
-    With `progress`, the quarantine of earlier runs is kept.
-    """
-
-    files: Sequence[SourceFile]
-    mapping: RowMapping
-    connect: Connect | None
-    encoding: str | None = None
-    replace: bool = False
-    limit: int | None = None
-    max_rate: float | None = None
-    quarantine: Path | None = None
-    progress: ProgressFile | None = None
-
 
 async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
-    Raises what ends it early: ServiceError, OSError for the quarantine and progress files.
+    Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
+    InvalidInput, before anything is written, as `Plan.checked`.
     """
+    plan = plan.checked()
     go_on = plan.progress is not None
-    with quarantine(plan.quarantine, go_on=go_on) as refused:
+    with Quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
                 await _Run(plan, report, refused, None).all_files()
@@ -78,14 +56,14 @@ class _Run:
         self._report = report
         self._tally = report.tally
         self._quarantine = refused
+        self._outcomes = Outcomes(report, refused)
         self._unsaved: list[FileProgress] = []
-        # A quarantine file in a folder that is read is no source.
-        self._files = [file for file in plan.files if file.path != str(plan.quarantine)]
+        self._files = plan.files
         self._rows_left = sys.maxsize if plan.limit is None else plan.limit
         self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0
         self._groups = Replacements() if plan.replace else CallGroups()
-        self._read_options = ReadOptions(plan.encoding, plan.mapping.needed_columns)
+        self._read_options = plan.mapping.read_options(plan.encoding)
         names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()
@@ -95,9 +73,9 @@ class _Run:
             self._sender = Sender(
                 destination,
                 plan.mapping.embedding_type,
-                self._stored,
-                self._refused,
-                self._postponed,
+                self._outcomes.stored,
+                self._outcomes.refused,
+                self._outcomes.postponed,
                 plan.max_rate,
             )
 
@@ -106,6 +84,7 @@ class _Run:
         beside = asyncio.create_task(self._report_and_save())
         try:
             done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
+            self._forget_stale(done)
             self._some_unfinished = not all(before.finished for before in done)
             for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:
@@ -141,6 +120,8 @@ class _Run:
 
     def _save(self) -> None:
         if self._plan.progress is not None and self._sender is not None:
+            # What counts as done is either stored or durably put aside.
+            self._quarantine.sync()
             self._plan.progress.save(self._unsaved)
             self._unsaved = [progress for progress in self._unsaved if not progress.done().finished]
 
@@ -150,12 +131,25 @@ class _Run:
             return Done()
         return self._plan.progress.done(file)
 
+    def _forget_stale(self, done: Sequence[Done]) -> None:
+        """Drop from the quarantine what will be read again, since it may come out otherwise."""
+        if self._plan.progress is None or self._sender is None:
+            return
+        rows = {
+            file.url: before.rows
+            for file, before in zip(self._files, done, strict=True)
+            if not before.finished
+        }
+        self._quarantine.forget(
+            lambda source, row: source in rows and (row is None or not rows[source])
+        )
+
     async def _file(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
         file, before = progress.file, progress.before
         self._tally.files += 1
         self._tally.rows += before.rows
         self._tally.done_before += before.rows - before.quarantined
-        self._tally.quarantined += before.quarantined
+        self._tally.quarantined_before += before.quarantined
         if not before.finished:
             self._unsaved.append(progress)
             await self._rows(progress, beside)
@@ -183,28 +177,38 @@ class _Run:
         )
         try:
             while again:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, again))
+                rows = await self._take(reader, file, again)
                 again = again - len(rows) if rows else 0
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._pass_over(file, row)
             while self._rows_left and not before.finished:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
+                rows = await self._take(reader, file, self._rows_left)
                 if not rows:
                     progress.ended = True
                     break
                 self._rows_left -= len(rows)
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._row(progress, row)
                 if beside.done():
                     # It ends only by an error.
                     beside.result()
         except UnreadableSource as error:
-            self._tally.unreadable_files += 1
-            self._quarantine.add(file.url, None, str(error))
-            self._report.quarantined(file.url, None, str(error))
+            self._outcomes.unreadable(file, str(error))
             await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
+        reader.close()
+        self._warn(file, reader)
+
+    async def _take(self, reader: FileReader, file: SourceFile, most: int) -> list[Read]:
+        try:
+            return await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, most))
+        finally:
+            self._show_fraction(reader.bytes_read())
+            self._warn(file, reader)
+
+    def _warn(self, file: SourceFile, reader: FileReader) -> None:
+        for warning in reader.warnings:
+            self._report.warn(file.url, warning)
+        reader.warnings.clear()
 
     async def _pass_over(self, file: SourceFile, read: Read) -> None:
         if isinstance(read, BadRow):
@@ -225,8 +229,7 @@ class _Run:
         index = progress.begin()
         self._tally.rows += 1
         if isinstance(read, BadRow):
-            progress.finish(index, quarantined=True)
-            self._put_aside(progress.file.url, read.number, read.reason, shown(read.raw))
+            self._outcomes.bad_row(progress, index, read)
             await self._miss_row(progress.file, read)
             return
         row, media_item_id, segment = read
@@ -238,39 +241,11 @@ class _Run:
 
     async def _send(self, call: Call | Unreplaceable) -> None:
         if isinstance(call, Unreplaceable):
-            self._put_items_aside(call.items, call.reason)
+            self._outcomes.unusable(call.items, call.reason)
         elif self._sender is not None:
             await self._sender.send(call)
         else:
-            self._tally.valid += len(call.items)
-            for item in call.items:
-                item.progress.finish(item.index)
-
-    def _stored(self, call: Call, result: UpsertResult) -> None:
-        for item in call.items:
-            item.progress.finish(item.index)
-        self._tally.stored += len(call.items)
-        self._tally.changed += result.changed
-        self._tally.removed += result.removed
-        self._tally.truncated += result.truncated
-        self._report.trouble = ""
-
-    def _refused(self, call: Call, reason: str) -> None:
-        self._put_items_aside(call.items, f"refused by the service: {reason}")
-
-    def _postponed(self, reason: str) -> None:
-        self._tally.postponed_calls += 1
-        self._report.trouble = reason
-
-    def _put_items_aside(self, items: Iterable[Item], reason: str) -> None:
-        for item in items:
-            item.progress.finish(item.index, quarantined=True)
-            self._put_aside(item.progress.file.url, item.number, reason, item.raw)
-
-    def _put_aside(self, source: str, number: int, reason: str, raw: str) -> None:
-        self._tally.quarantined += 1
-        self._quarantine.add(source, number, reason, raw)
-        self._report.quarantined(source, number, reason)
+            self._outcomes.valid(call)
 
     def _show_fraction(self, of_this_file: int) -> None:
         if self._bytes:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployments.backfill.calls import Call
-from deployments.backfill.destination import Destination, Postponed, Refused
-from deployments.core.errors import NotReady
+from deployments.backfill.destination import Destination, Postponed, Refused, Unexplained
+from deployments.core.errors import NotReady, ServiceError
 from deployments.core.segments import EmbeddingType, UpsertResult
 
 FIRST_CALLS = 4
@@ -23,6 +23,10 @@ FIRST_PATIENCE_S = 30.0
 
 PATIENCE_S = 600.0
 """How long a service may be out of reach that has answered: longer than a restart."""
+
+MOST_UNEXPLAINED = 10
+"""How often one call may end without a reason: with the pauses between for about two minutes,
+longer than the restart of what was killed. The call itself may be what kills."""
 
 LONGEST_PAUSE_S = 15.0
 
@@ -67,8 +71,8 @@ class Sender:
     pressure: Pressure = field(default_factory=Pressure)
     _in_flight: dict[asyncio.Task[None], Call] = field(default_factory=dict)
     _next_start: float = 0.0
-    _reached: float | None = None
-    _began: float | None = None
+    _has_answered: bool = False
+    _out_of_reach_since: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -127,7 +131,7 @@ class Sender:
     async def _patiently(self, call: Call) -> UpsertResult:
         loop = asyncio.get_running_loop()
         pause_s = 0.0
-        self._began = self._began or loop.time()
+        unexplained = 0
         while True:
             began = loop.time()
             try:
@@ -137,17 +141,31 @@ class Sender:
                 self.pressure.refused(began, now)
                 self.postponed(str(error))
                 self._check_patience(now, error)
+                unexplained += isinstance(error, Unexplained)
+                if unexplained > MOST_UNEXPLAINED:
+                    raise ServiceError(str(error)) from error
                 pause_s = min(max(2 * pause_s, error.retry_after_s), LONGEST_PAUSE_S)
                 # Not all at the same moment.
                 await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))
-                continue
-            self._reached = loop.time()
-            self.pressure.answered(self._reached - began)
-            return result
+            except Refused:
+                self._answered()
+                raise
+            else:
+                self._answered()
+                self.pressure.answered(loop.time() - began)
+                return result
+
+    def _answered(self) -> None:
+        self._has_answered = True
+        self._out_of_reach_since = None
 
     def _check_patience(self, now: float, error: Postponed) -> None:
-        since, patience_s = self._reached, PATIENCE_S
-        if since is None:
-            since, patience_s = self._began, FIRST_PATIENCE_S
-        if since is not None and now - since > patience_s:
-            raise NotReady(f"nothing could be stored for {now - since:.0f} s: {error}") from error
+        """Raise NotReady if all calls were postponed for too long.
+
+        Not counted from the last answer: when little is sent, that may be long ago.
+        """
+        if self._out_of_reach_since is None:
+            self._out_of_reach_since = now
+        seconds = now - self._out_of_reach_since
+        if seconds > (PATIENCE_S if self._has_answered else FIRST_PATIENCE_S):
+            raise NotReady(f"nothing could be stored for {seconds:.0f} s: {error}") from error

@@ -1,4 +1,4 @@
-"""Finding and opening files, here or anywhere that fsspec reaches; all of fsspec is here."""
+"""Finding and opening files, here or anywhere that fsspec reaches."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,18 +9,42 @@ from typing import IO, Any
 
 import fsspec
 from fsspec.compression import compr
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import infer_compression
 
 from deployments.backfill.formats import FORMATS, format_of, without_compression
+from deployments.backfill.linked_folders import LinkedFolders, each_once
 from deployments.backfill.rows import UnreadableSource
+from deployments.backfill.source_urls import url_of
 from deployments.core.errors import InvalidInput
 
-MAX_SIDECAR_BYTES = 1024 * 1024
+VERSION_MARKS = (
+    "ETag",
+    "etag",
+    "mtime",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "created",
+    "CRC",
+)
+"""What file systems tell of a file that is another when the content is."""
+
+_DECOMPRESSED_BY = {
+    ".zst": "the package zstandard",
+    ".lz4": "the package lz4",
+    ".gz": "a Python with zlib",
+    ".bz2": "a Python with bz2",
+    ".xz": "a Python with lzma",
+    ".lzma": "a Python with lzma",
+}
+"""What decompresses files, by extension; where it is missing, fsspec takes bytes as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to read. `url` is what it is called in reports; a local path has no protocol."""
+    """A file to read. `url` is what it, and no other one, is called; `path` is within its file
+    system, such as an archive."""
 
     url: str
     path: str
@@ -42,25 +66,30 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator["OpenFile"]:
-        """Open it, decompressed. Raises what the file system raises."""
+        """Open it, decompressed. Raises what the file system raises.
+
+        And UnreadableSource if nothing is installed that decompresses it.
+        """
+        compression = infer_compression(self.path)
+        extension = PurePosixPath(self.path).suffix.lower()
+        if compression is None and extension in _DECOMPRESSED_BY:
+            needed = _DECOMPRESSED_BY[extension]
+            raise UnreadableSource(f"{extension} needs {needed}; install it where this runs")
         with self.file_system.open(self.path, "rb") as raw:
-            compression = infer_compression(self.path)
             yield OpenFile(compr[compression](raw, mode="rb") if compression else raw, raw)
 
-    def sidecar(self) -> tuple[str, bytes] | None:
-        """URL and content of the file `<stem>.json` beside it, if there is one.
+    def beside(self, name: str, most_bytes: int) -> tuple[str, bytes | None]:
+        """Path and first bytes of another file in its folder; None if there is none.
 
         Raises UnreadableSource.
         """
-        path = str(PurePosixPath(self.path).with_name(f"{self.stem}.json"))
+        path = str(PurePosixPath(self.path).with_name(name))
         try:
             if not self.file_system.exists(path):
-                return None
-            content = self.file_system.cat_file(path, 0, MAX_SIDECAR_BYTES + 1)
+                return path, None
+            content: bytes = self.file_system.cat_file(path, 0, most_bytes)
         except (OSError, ValueError) as error:
             raise UnreadableSource(f"{path} can't be read: {error}") from error
-        if len(content) > MAX_SIDECAR_BYTES:
-            raise UnreadableSource(f"{path} is longer than {MAX_SIDECAR_BYTES:,} bytes")
         return path, content
 
 
@@ -83,7 +112,8 @@ def find_files(sources: Sequence[str], form: str | None = None) -> list[SourceFi
     """The files that sources name: each is a file, a folder, or a pattern with *, ? or **.
 
     `form` is the format of all files; else their extensions tell, and others in folders are left
-    out. Raises InvalidInput for a source that is none or holds none.
+    out. A file that several sources or linked folders lead to is there once. Raises InvalidInput
+    for a source that is none or holds none.
     """
     found: dict[str, SourceFile] = {}
     for source in sources:
@@ -102,11 +132,15 @@ def find_files(sources: Sequence[str], form: str | None = None) -> list[SourceFi
                 else f"{source} has no files"
             )
         found |= {file.url: file for file in files}
-    return list(found.values())
+    local = {url for url, file in found.items() if isinstance(file.file_system, LocalFileSystem)}
+    once = each_once(local)
+    return [file for url, file in found.items() if url not in local or url in once]
 
 
 def _files_of(source: str, form: str | None) -> list[SourceFile]:
     file_system, path = fsspec.core.url_to_fs(source)
+    if type(file_system) is LocalFileSystem:
+        file_system = LinkedFolders()
     if has_magic(path) and not file_system.exists(path):
         details = file_system.glob(path, detail=True)
     elif file_system.isdir(path):
@@ -122,13 +156,7 @@ def _files_of(source: str, form: str | None) -> list[SourceFile]:
     for name, info in sorted(details.items()):
         kind = form or format_of(name)
         if kind is not None and info.get("type") != "directory":
-            files.append(_source_file(file_system, name, kind, info))
+            url = url_of(source, file_system, name)
+            version = next((str(info[mark]) for mark in VERSION_MARKS if info.get(mark)), "")
+            files.append(SourceFile(url, name, kind, info.get("size"), version, file_system))
     return files
-
-
-def _source_file(file_system: Any, path: str, form: str, info: dict[str, Any]) -> SourceFile:
-    local = "file" in (file_system.protocol, *file_system.protocol)
-    url = path if local else file_system.unstrip_protocol(path)
-    marks = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-    version = next((str(info[mark]) for mark in marks if info.get(mark)), "")
-    return SourceFile(url, path, form, info.get("size"), version, file_system)

@@ -14,8 +14,11 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import say
 
 GROUP_SIZE = 3
+MOST_CONTEXT = 10
+"""As the service allows."""
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="What to look for.")]
 Type = Annotated[
@@ -49,7 +52,8 @@ Group = Annotated[
     bool, typer.Option("--group", help=f"A media item once, with up to {GROUP_SIZE} hits.")
 ]
 Context = Annotated[
-    int, typer.Option(min=0, max=20, help="So many neighbouring segments before and after.")
+    int,
+    typer.Option(min=0, max=MOST_CONTEXT, help="So many neighbouring segments before and after."),
 ]
 
 
@@ -111,7 +115,7 @@ def search(
         segments = value(hits, document)
         table = hits_table(segments)
     if table.row_count == 0:
-        typer.echo(_nothing(kind, mode, min_similarity))
+        say(_nothing(kind, mode, min_similarity))
     else:
         show(table)
 

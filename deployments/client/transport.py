@@ -1,20 +1,25 @@
 """What both clients have in common: where the service is, answers as values, errors, pauses."""
 
+import math
 import os
 import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 
+from deployments.client.bodies import check_text, encoded
 from deployments.client.calls import DEFAULT_URL, Call
 from deployments.client.errors import (
     BY_STATUS,
     EmbeddingsError,
     FieldError,
+    InvalidValue,
     Overloaded,
     Refused,
     TimedOut,
@@ -98,6 +103,17 @@ def timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_S))
 
 
+def request(call: Call[Any]) -> dict[str, Any]:
+    """A call as arguments of httpx' `request`. Raises InvalidValue for what can't be sent."""
+    arguments: dict[str, Any] = {"method": call.method, "url": call.path, "params": call.params}
+    for name, each in (call.params or {}).items():
+        check_text(name, str(each))
+    if call.body is not None:
+        arguments["content"] = encoded(call.body)
+        arguments["headers"] = {"Content-Type": "application/json"}
+    return arguments
+
+
 @contextmanager
 def translated(url: str) -> Iterator[None]:
     """Raises httpx' errors as the client's own."""
@@ -109,6 +125,10 @@ def translated(url: str) -> Iterator[None]:
         raise TimedOut(f"{url} didn't answer in time: {_reason(error)}") from error
     except httpx.TransportError as error:
         raise Unreachable(f"the connection to {url} broke: {_reason(error)}") from error
+    except httpx.DecodingError as error:
+        raise UnexpectedAnswer(f"{url} gave an answer that can't be read: {error}") from error
+    except httpx.InvalidURL as error:
+        raise InvalidValue(f"the request's URL can't be used: {error}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -121,7 +141,7 @@ def document(call: Call[Any], response: httpx.Response) -> Any:
         raise _refusal(response)
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnexpectedAnswer(
             f"{response.url} answered {response.status_code} with what isn't JSON; is it the "
             "embeddings service?"
@@ -132,7 +152,7 @@ def value(call: Call[T], answer: Any) -> T:
     """The answer as the call's value. Raises UnexpectedAnswer."""
     try:
         return call.read(answer)
-    except (KeyError, TypeError, ValueError, LookupError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnexpectedAnswer(
             f"the answer to {call.method} {call.path} isn't one that this client knows "
             f"({type(error).__name__}: {error}); is it the embeddings service, of this version?"
@@ -164,14 +184,23 @@ def _problem(response: httpx.Response) -> tuple[str, str, list[FieldError]]:
             for each in answer.get("errors") or ()
         ]
         return str(answer["detail"]), str(answer["code"]), errors
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         status = response.status_code
         return f"{response.url} answered {status} {response.reason_phrase}", f"http_{status}", []
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return None if retry_after is None else max(0.0, float(retry_after))
-    except ValueError:
-        # A date, which the service never sends.
+    """What Retry-After asks for; proxies may say it as a date. None for what isn't either."""
+    if retry_after is None:
         return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            then = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        # Without a zone it is in UTC ("-0000").
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        seconds = (then - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

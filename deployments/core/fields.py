@@ -23,7 +23,12 @@ EXACT_FLOAT_INT = 2**53
 
 def refuse(code: str, message: str, **context: Any) -> PydanticCustomError:
     """The error of a validator: a stable code, and a message with places for `context`."""
-    return PydanticCustomError(code, message, context or None)
+    # What is quoted from a request may have halves of surrogate pairs, which no message can.
+    shown = {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in context.items()
+    }
+    return PydanticCustomError(code, message, shown or None)
 
 
 def storable_text(text: str) -> str:

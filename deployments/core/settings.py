@@ -17,6 +17,8 @@ from pydantic import (
     SecretStr,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -71,6 +73,19 @@ def _check_keys(keys: SecretStr) -> SecretStr:
 Keys = Annotated[SecretStr, AfterValidator(_check_keys)]
 
 
+def _unless_there_is_a_key(value: object, info: ValidationInfo) -> object:
+    if value == "auto":
+        return not any(info.data.get(name) for name in SECRETS)
+    return value
+
+
+Anonymous = Annotated[
+    bool,
+    BeforeValidator(_unless_there_is_a_key),
+    WithJsonSchema({"enum": [0, 1, "auto"]}),
+]
+
+
 class Settings(BaseSettings):
     """The service's settings, validated; the guide's page of settings tells what each one does."""
 
@@ -100,6 +115,7 @@ class Settings(BaseSettings):
     embeddings_gpu_workers: int = Field(default=0, ge=0, le=1024)
     embeddings_ingress_workers: int = Field(default=1, ge=1, le=1024)
     embeddings_scale_down_s: float = Field(default=60.0, ge=1, le=86_400, allow_inf_nan=False)
+    embeddings_encoder_cpus: float = Field(default=0.5, ge=0.001, le=1024, allow_inf_nan=False)
     embeddings_encoder_threads: int = Field(default=0, ge=0, le=1024)
     embeddings_batch_tokens: int = Field(default=512, ge=64, le=1_048_576)
     embeddings_query_cache: int = Field(default=10_000, ge=0, le=10_000_000)
@@ -133,7 +149,8 @@ class Settings(BaseSettings):
 
     embeddings_api_key: Keys | None = None
     embeddings_read_only_api_key: Keys | None = None
-    embeddings_allow_anonymous: bool = False
+    # Below the keys: "auto" depends on them.
+    embeddings_allow_anonymous: Anonymous = False
 
     media_url_template: Annotated[str, AfterValidator(check_template)] | None = None
 

@@ -8,13 +8,15 @@ class Position:
     """The last result of a page: its score, by what its mode ranks, and its row.
 
     `as_of` is the last sequence number that there was when the first page was read. `shown` are the
-    marks of the media items that earlier pages showed as groups, of the latest ones alone.
+    marks of the media items that earlier pages showed as groups, of the latest ones alone. `model`
+    is the mark of the model's fingerprint, whose vectors were ranked.
     """
 
     as_of: int
     score: float
     sequence: int
     shown: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Errors as HTTP: RFC 9457 problem documents, made in this one place."""
 
+import json
 import logging
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from deployments.core.api.schemas import Problem, field_problems
@@ -63,9 +64,9 @@ TYPICAL_DETAILS: dict[type[ServiceError], str] = {
 
 def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     """The problem as a response with its own status and media type."""
-    return JSONResponse(
-        problem.model_dump(exclude_none=True), problem.status, headers, media_type=MEDIA_TYPE
-    )
+    document = json.dumps(problem.model_dump(exclude_none=True), ensure_ascii=False)
+    # Names of fields come from the request, and may have halves of surrogate pairs.
+    return Response(document.encode("utf-8", "replace"), problem.status, headers, MEDIA_TYPE)
 
 
 def error_response(error: ServiceError) -> Response:

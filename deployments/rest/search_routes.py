@@ -91,11 +91,11 @@ def search_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
                 queries.append(_query(one, settings))
             except InvalidInput as error:
                 raise InvalidInput(f"queries.{position}: {error.detail}") from None
-        segments = sum(one.most_segments for one in request.queries)
+        segments = sum(one.most_segments + (one.offset or 0) for one in request.queries)
         if segments > MOST_BATCH_SEGMENTS:
             raise InvalidInput(
-                f"top_k · group_size · (1 + 2 · context) of all queries is {segments}; at most "
-                f"{MOST_BATCH_SEGMENTS} together"
+                f"top_k · group_size · (1 + 2 · context) + offset of all queries is {segments}; at "
+                f"most {MOST_BATCH_SEGMENTS} together"
             )
         answers = await backend.search_all(queries)
         return _json(

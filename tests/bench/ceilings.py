@@ -7,8 +7,9 @@ from typing import Any
 import faiss
 import numpy as np
 
+from deployments.core.encoding.cores import usable_cores
 from deployments.core.encoding.model_source import find_model
-from deployments.core.encoding.text_encoder import load_text_encoder, usable_cores
+from deployments.core.encoding.text_encoder import load_text_encoder
 
 MODEL = "all-MiniLM-L6-v2"
 QUERIES_PER_BATCH = 16

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from rich.table import Table
 
-from deployments.core.encoding.text_encoder import usable_cores
+from deployments.core.encoding.cores import usable_cores
 from tests.bench.comparison import ROUNDS, STORED, Row
 
 LIBRARIES = ("ray", "faiss-cpu", "onnxruntime", "torch", "sentence-transformers", "fastapi")

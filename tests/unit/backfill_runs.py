@@ -1,6 +1,7 @@
 """Backfills from files to a FakeService, and what came of them."""
 
 import json
+from collections.abc import Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import StringIO
@@ -10,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from deployments.backfill.mapping import RowMapping
+from deployments.backfill.plan import Plan
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.report import Report
-from deployments.backfill.run import Plan, run
+from deployments.backfill.run import run
 from deployments.backfill.sources import find_files
 from deployments.backfill.tally import Tally
 from deployments.core.errors import StoreDamaged
@@ -35,14 +37,19 @@ class Backfill:
         kind: EmbeddingType = EmbeddingType.TRANSCRIPT,
         dry: bool = False,
         progress: bool = False,
+        urls: Sequence[str] = (),
+        quarantine_file: Path | None = None,
+        progress_file: Path | None = None,
+        form: str | None = None,
         **options: Any,
     ) -> int:
-        """Returns the exit code."""
+        """Returns the exit code. `sources` are in the folder, and `urls` anywhere."""
         given = {
             name: options.pop(name)
             for name in ("columns", "metadata", "media_item_pattern", "max_text_chars")
             if name in options
         }
+        remembered = progress_file or self.folder / "progress.json"
         self.tally = Tally()
         output = StringIO()
 
@@ -52,11 +59,11 @@ class Backfill:
 
         try:
             plan = Plan(
-                find_files([str(self.folder / source) for source in sources]),
+                find_files([*(str(self.folder / source) for source in sources), *urls], form),
                 RowMapping(kind, **given),
                 None if dry else connect,
-                quarantine=self.folder / "quarantine.jsonl",
-                progress=ProgressFile(self.folder / "progress.json", [kind]) if progress else None,
+                quarantine=quarantine_file or self.folder / "quarantine.jsonl",
+                progress=ProgressFile(remembered, [kind]) if progress or progress_file else None,
                 **options,
             )
             report = Report(Console(file=output), self.tally)

@@ -162,11 +162,12 @@ def ranking(
     mode: SearchMode,
     wanted: Mapping[str, Any] | None = None,
     depth: int = fusion.DEPTH,
-    deep: bool = False,
+    most: int | None = None,
 ) -> list[Ranked]:
-    """All that matches a filter, best first; in hybrid search only the candidates of both parts.
+    """All that matches a filter, best first; in hybrid search only the `most` of both parts.
 
-    A deep ranking has all rows in hybrid search too, measured by the spread of the candidates.
+    Without `most` it has all rows in hybrid search too. They are measured by the spread of the
+    `depth` best of each part.
     """
     worded = bm25_scores([each.segment.text for each in everything], text) if everything else []
     found = [
@@ -186,13 +187,15 @@ def ranking(
     score_mean, score_slope = _scale(
         [each.score for each in candidates], 1 - fusion.SEMANTIC_WEIGHT
     )
+    shown = {each.stored.number for each in [*by_meaning[:most], *by_words[:most]]}
     return _sorted(
         Ranked(
             each.stored,
             each.cosine,
             cosine_slope * (each.cosine - cosine_mean) + score_slope * (each.score - score_mean),
         )
-        for each in (found if deep else candidates)
+        for each in found
+        if each.stored.number in shown
     )
 
 

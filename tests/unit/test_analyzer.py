@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deployments.core.storage import schema_sql
-from deployments.core.storage.analyzer import CONNECTORS, places_of, terms
+from deployments.core.storage.analyzer import CONNECTORS, places_of, query_terms, terms
 from deployments.core.storage.stemming import stem
 
 WORDS = """
@@ -34,9 +34,15 @@ SUFFIXES += ("biliti", "logi", "icate", "ful", "ement", "ion", "ll")
         ("EMA 200", ["ema", "200"]),
         ("$1,234.50, 12%", ["1234.50", "12"]),
         ("cost-plus contracts", ["cost", "plu", "contract"]),
-        ("risk/reward and U.S.", ["risk", "reward", "u.s", "u", "s"]),
+        ("risk/reward and U.S.", ["risk", "reward", "u.s", "us", "u", "s"]),
         ("company's, it’s, don't, O'Neill", ["compani", "o'neill", "o", "neill"]),
         ("now NOW it IT A", ["now", "it"]),
+        ("A.I. and the U.S.A.", ["a.i", "ai", "u.s.a", "usa", "u", "s"]),
+        ("移动平均线", ["移动", "动平", "平均", "均线"]),
+        ("RSI指标 线", ["rsi", "指标", "线"]),
+        ("トレンド", ["トレ", "レン", "ンド"]),
+        ("หุ้น", ["หน"]),
+        ("이동 평균선", ["이동", "평균선"]),
         ("Café ＲＳＩ", ["cafe", "rsi"]),
         ("overbought or Overbought?", ["overbought", "overbought"]),
         ("a1b2c3d4", ["a1b2c3d4"]),
@@ -47,6 +53,12 @@ SUFFIXES += ("biliti", "logi", "icate", "ful", "ement", "ion", "ll")
 )
 def test_terms(text: str, expected: list[str]) -> None:
     assert terms(text) == expected
+
+
+def test_a_query_of_stop_words_alone_asks_for_tickers() -> None:
+    assert query_terms("now") == query_terms("NOW") == terms("we bought NOW")[1:] == ["now"]
+    assert query_terms("what is it now trading at") == ["trade"]
+    assert query_terms("a") == []
 
 
 def test_a_term_is_not_endless() -> None:

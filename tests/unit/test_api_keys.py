@@ -83,6 +83,16 @@ def test_contradictions_stop_the_start(monkeypatch):
     assert FULL[0] not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["EMBEDDINGS_API_KEY", "EMBEDDINGS_READ_ONLY_API_KEY"])
+def test_everybody_may_come_until_there_is_a_key(monkeypatch, name):
+    monkeypatch.setenv("EMBEDDINGS_ALLOW_ANONYMOUS", "auto")
+    assert Settings.load().embeddings_allow_anonymous is True
+    monkeypatch.setenv(name, FULL[0])
+    settings = Settings.load()
+    assert settings.embeddings_allow_anonymous is False
+    assert settings.api_keys().grant(FULL[0].encode())
+
+
 def test_settings_with_keys_travel_and_do_not_show_them(monkeypatch):
     assert Settings.load().api_keys() is None
     monkeypatch.setenv("EMBEDDINGS_API_KEY", ",".join(FULL))

@@ -46,6 +46,18 @@ def test_the_numbers_of_workers_are_upper_bounds():
     assert bounds == [(1, 2, 7), (1, 3, 7)]
 
 
+@pytest.mark.parametrize(("args", "cpus"), [({}, 0.5), ({"embeddings_encoder_cpus": 3}, 3)])
+def test_encoders_without_a_gpu_reserve_their_cpus(args, cpus):
+    args = args | {"embeddings_gpu_workers": 1}
+    _, ingress, encoder, gpu_encoder = deployments_of(args)
+    assert encoder.ray_actor_options["num_cpus"] == cpus
+    assert gpu_encoder._bound_deployment.ray_actor_options["num_cpus"] == 0.5
+    # With the defaults everything starts on one core.
+    index = app.index({})._bound_deployment
+    rest = sum(each.ray_actor_options["num_cpus"] for each in (ingress, index))
+    assert rest + 0.5 <= 1
+
+
 def test_encoders_on_gpus_come_on_demand_beside_those_on_cpus():
     _, _, encoder, bound = deployments_of({"embeddings_gpu_workers": 2})
     gpu_encoder = bound._bound_deployment

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.backfill.destination import Postponed, Refused, outcome
+from deployments.backfill.destination import Postponed, Refused, Unexplained, outcome
 from deployments.backfill.http_destination import DEFAULT_RETRY_AFTER_S, HttpDestination, by_http
 from deployments.client import AsyncClient, Retries
 from deployments.core.errors import (
@@ -56,7 +56,7 @@ async def test_a_request_is_that_of_embed_and_its_answer_is_counted() -> None:
     segments = [
         {"tags": ["x"], "id": "a", "text": "one", "start_time": 1, "end_time": None},
         {"id": 2, "text": "two", "start_time": None, "end_time": None},
-        {"id": 3, "text": "", "start_time": None, "end_time": None, "embedding": "AAECAwQFBgc="},
+        {"id": 3, "start_time": None, "end_time": None, "embedding": "AAECAwQFBgc="},
     ]
     body = {"media_item_id": 7, "embedding_type": "frame", "replace": True, "segments": segments}
     assert seen == [("POST", "/embed", body)]
@@ -103,10 +103,16 @@ async def test_what_a_proxy_answers_is_worth_repeating(status: int) -> None:
     assert raised.value.retry_after_s == 7
 
 
-@pytest.mark.parametrize("status", [301, 401, 403, 404, 500])
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 501])
 async def test_other_answers_end_the_backfill(status: int) -> None:
     with pytest.raises(ServiceError, match=rf"http://service.* answered {status}"):
         await send(lambda _: httpx.Response(status))
+
+
+async def test_serves_own_error_for_a_killed_ingress_is_worth_repeating() -> None:
+    with pytest.raises(Unexplained, match="500") as raised:
+        await send(lambda _: httpx.Response(500, text="Internal Server Error"))
+    assert raised.value.retry_after_s == DEFAULT_RETRY_AFTER_S
 
 
 async def test_a_service_that_does_not_answer_is_worth_repeating() -> None:
@@ -151,6 +157,7 @@ def test_the_command_line_has_exit_code_1_for_what_could_not_be_done(tmp_path: P
         ([str(source), "--media-item-pattern", "("], "--media-item-pattern is '('"),
         ([str(source), "--replace", "--limit", "1"], "would cut a media item off"),
         ([str(tmp_path / "missing.csv")], "doesn't exist"),
+        ([str(source), "--quarantine", str(source)], "is a source and would be overwritten"),
     ):
         done = command(*arguments)
         assert done.returncode == 1, done

@@ -1,5 +1,6 @@
 """Filters in requests: what they become, and which errors say what."""
 
+import json
 from typing import Any
 
 import pytest
@@ -158,6 +159,14 @@ def test_a_wrong_filter_is_a_problem_that_says_where(client, backend, form, mess
     assert_problem(response, 422, "invalid_input", "body.filter")
     assert message in response.json()["detail"]
     assert backend.asked == []
+
+
+@pytest.mark.parametrize("path", ["/search", "/search/moments"])
+@pytest.mark.parametrize("name", ["\ud800", "$\ud800", "a.\udfff"])
+def test_names_that_are_no_text_are_problems_too(client, path, name):
+    body = json.dumps({"query": "x", "filter": {name: {"$what": 1}}}).encode()
+    response = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert_problem(response, 422, "invalid_input", "body.filter")
 
 
 def test_the_largest_filters_are_taken(client):

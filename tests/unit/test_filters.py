@@ -62,8 +62,8 @@ def check_answer(
     everything: list[Stored], search: Search, form: dict[str, Any] | None, answer: Answer
 ) -> None:
     query = vector_of(search.text)
-    depth = max(100, search.top_k)
-    ranked = ranking(everything, search.text, query, search.mode, form, depth)
+    most = max(100, search.top_k)
+    ranked = ranking(everything, search.text, query, search.mode, form, most=most)
     similar = [each for each in ranked if max(0.0, each.cosine) >= search.min_similarity]
     expected = similar[: search.top_k]
     assert answer.exhausted == (form is not None and len(similar) < search.top_k), form

@@ -94,6 +94,21 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert decoded(png(source.convert(mode)), MOST_PIXELS).mode == "RGB"
 
 
+def test_an_image_is_upright_however_the_camera_was_held() -> None:
+    upright = picture(1, 60, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    held = upright.transpose(Image.Transpose.ROTATE_90)
+    assert np.array_equal(decoded(png(held, exif=exif), MOST_PIXELS), upright)
+
+
+def test_broken_notes_of_a_camera_are_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(png(picture(1), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0"))
+    broken = content.replace(b"II*\0", b"\xff\xff\xff\xff")
+    assert broken != content
+    assert decoded(bytes(broken), MOST_PIXELS).size == (60, 40)
+
+
 def test_a_large_image_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "KEPT_PIXELS", 2400)
     assert decoded(png(picture(1)), MOST_PIXELS).size == (60, 40)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -246,6 +247,35 @@ def test_candidates_come_from_both_parts(
     hits = search(index, "a rare thing", HYBRID, top_k=3)
     assert 20 in names(hits)
     assert set(names(hits)) < {*near, 20}
+
+
+def test_words_of_a_script_without_spaces_are_found(index: SegmentIndex) -> None:
+    texts = ["移动平均线突破信号", "支撑位和阻力位", "移動平均線のゴールデンクロス"]
+    store_segments(index, 1, *(segment(i, text) for i, text in enumerate(texts)))
+    assert names(search(index, "移动平均线", KEYWORD))[0] == 0
+    assert names(search(index, "阻力", KEYWORD)) == [1]
+    assert names(search(index, "クロス", KEYWORD)) == [2]
+
+
+def test_initials_are_found_with_and_without_dots(index: SegmentIndex) -> None:
+    store_segments(index, 1, segment(1, "Yields in the U.S. fell"), segment(2, "The US and Japan"))
+    assert sorted(names(search(index, "US yields", KEYWORD))) == [1, 2]
+    assert sorted(names(search(index, "u.s.", KEYWORD))) == [1, 2]
+
+
+def test_hybrid_scores_don_t_depend_on_how_many_are_wanted(
+    index: SegmentIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.core.search.ranking.DEPTH", 3)
+    texts = [f"{'rsi ' * (i % 5)}{'fell ' * (i % 3)}text {i}" for i in range(30)]
+    store_segments(index, 1, *(segment(i, text) for i, text in enumerate(texts)))
+    scores = [
+        {hit.segment.id: hit.score for hit in search(index, "rsi fell", HYBRID, top_k=top_k)}
+        for top_k in (2, 10, 30)
+    ]
+    for fewer, more in pairwise(scores):
+        assert fewer.keys() <= more.keys()
+        assert fewer == {segment_id: more[segment_id] for segment_id in fewer}
 
 
 @pytest.mark.parametrize("mode", list(SearchMode))

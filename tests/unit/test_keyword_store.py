@@ -74,6 +74,21 @@ def test_a_store_of_the_first_format_becomes_searchable(first_format: Path) -> N
     assert tables(first_format) >= {"keywords", "keyword_lengths", "keyword_places"}
 
 
+def test_a_store_of_an_older_analyser_gets_its_terms_anew(folder: Path) -> None:
+    execute(
+        folder,
+        "DELETE FROM keywords WHERE rowid=1",
+        "INSERT INTO keywords (rowid, transcript) VALUES (1, 'an older analyser')",
+        "UPDATE keyword_lengths SET terms=3 WHERE seq=1",
+        "UPDATE meta SET value=3 WHERE key='format'",
+    )
+    assert verify_folder(folder).problems == []
+    with SegmentIndex.open(folder, MODEL) as index:
+        assert [hit.segment.id for hit in search(index, "S&P")] == ["a"]
+        assert search(index, "older analyser") == []
+        assert index.verify() == []
+
+
 @pytest.mark.parametrize("kill", [False, True])
 def test_a_migration_that_ends_early_changes_nothing(
     first_format: Path, monkeypatch: pytest.MonkeyPatch, kill: bool

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic_core import PydanticCustomError
 from test_ingress import RecordingBackend, assert_problem, embed_body, with_segment
+from whole_service import whole_service
 
 from deployments.core.own_vectors import MOST_NUMBERS, dimension_of, unit_vector
 from deployments.core.segments import MomentSearch, Query, Search, Segment
@@ -207,3 +208,10 @@ def test_moments_by_vectors(client, backend):
 def test_moments_need_a_query_or_a_vector_for_each_type(client, backend, fields, message):
     assert_problem(client.post("/search/moments", json=fields), 422, "invalid_input", message)
     assert backend.asked == []
+
+
+def test_in_a_batch_what_only_the_model_knows_to_be_wrong_names_its_query(tmp_path):
+    with whole_service(tmp_path) as service:
+        queries = [{"query": "a"}, {"embedding": [1, 1, 1, 1, 1]}]
+        response = service.client.post("/search/batch", json={"queries": queries})
+    assert_problem(response, 422, "invalid_input", "queries.1: the embedding has 5 numbers")

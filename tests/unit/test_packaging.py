@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
 
@@ -26,6 +27,13 @@ def test_the_client_needs_nothing_of_the_service() -> None:
 def test_what_serves_brings_the_service(extra: str) -> None:
     assert "embeddings-service[server]" in EXTRAS[extra]
     assert names(EXTRAS["server"]) >= {"ray", "torch", "fastapi", "sentence-transformers"}
+
+
+def test_what_reads_buckets_has_one_version() -> None:
+    """Each s3fs and gcsfs wants its own fsspec, and each aiobotocore its own botocore."""
+    pinned = names((ROOT / "constraints.txt").read_text().splitlines())
+    assert names(EXTRAS["buckets"]) == {"s3fs", "gcsfs"}
+    assert pinned >= {"s3fs", "gcsfs", "aiobotocore", "botocore", "boto3", "fsspec"}
 
 
 def test_a_command_that_needs_the_service_says_how_to_install_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from storage_samples import (
 )
 
 from deployments.core.api.filter_schema import parsed
-from deployments.core.errors import InvalidInput
+from deployments.core.errors import DeadlineExceeded, InvalidInput
 from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.search import arrangement, cursors, deep_ranking
 from deployments.core.search.answers import Answer
@@ -40,6 +41,7 @@ def small_numbers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(arrangement, "_FIRST_DEPTH", 1)
         patched.setattr(arrangement, "_DEEPER", 2)
+        patched.setattr(arrangement, "_BLOCK", 3)
         patched.setattr(deep_ranking, "DEPTH", DEPTH)
         yield
 
@@ -53,7 +55,7 @@ def ranked_of(
     everything: list[Stored], search: Search, form: dict[str, Any] | None
 ) -> list[Ranked]:
     query = vector_of(search.text)
-    return ranking(everything, search.text, query, search.mode, form, DEPTH, deep=True)
+    return ranking(everything, search.text, query, search.mode, form, DEPTH)
 
 
 def told(hit: Hit) -> tuple[Any, ...]:
@@ -301,6 +303,38 @@ def test_explanations_have_ranks(index: SegmentIndex) -> None:
         assert best.explanation == plain.hits[0].explanation
         assert best.others is not None
         assert [other.cosine for other in best.others] == [plain.hits[1].cosine]
+
+
+@pytest.mark.parametrize("mode", list(SearchMode))
+def test_a_cursor_is_of_the_model_whose_vectors_were_ranked(
+    index: SegmentIndex, mode: SearchMode
+) -> None:
+    store_segments(index, 1, *(segment(i, f"rsi {i}") for i in range(5)))
+    shape = Shape(cursor_key=KEY)
+    search = Search(TRANSCRIPT, 2, mode=mode, text="rsi", shape=shape)
+    cursor = ask(index, search).next_cursor
+    assert cursor is not None
+    position = cursors.decoded(cursor, KEY)
+    assert position is not None
+    assert position.model == cursors.mark_of(MODEL.fingerprint)
+    of_another = replace(shape, after=replace(position, model=cursors.mark_of("another")))
+    answers = index.reads.answer(
+        [replace(search, shape=of_another), search], vectors_of(["rsi", "rsi"])
+    )
+    assert isinstance(answers[0].failure, InvalidInput)
+    assert "changed to another model since the page before" in answers[0].failure.detail
+    assert answers[1].failure is None
+    assert len(answers[1].hits) == 2
+
+
+def test_a_page_that_takes_too_long_is_given_up_and_others_are_not(index: SegmentIndex) -> None:
+    store_segments(index, 1, *(segment(i, f"rsi {i}") for i in range(5)))
+    plain = Search(TRANSCRIPT, 2, text="rsi")
+    deep = replace(plain, shape=Shape(offset=3, duplicate_cosine=0.95))
+    answers = index.reads.answer([deep, plain], vectors_of(["rsi", "rsi"]), until=monotonic() - 1)
+    assert isinstance(answers[0].failure, DeadlineExceeded)
+    assert "by cursor instead of a large offset" in answers[0].failure.detail
+    assert len(answers[1].hits) == 2
 
 
 def test_exact_copies_are_duplicates_at_a_cosine_of_one(index: SegmentIndex) -> None:

@@ -16,7 +16,7 @@ KEPT_PIXELS = 4_000_000
 
 
 def decoded(data: bytes, max_pixels: int) -> "Image":
-    """The image in RGB, the first one where there are several.
+    """The image in RGB, upright if its camera noted how it was held; the first one of several.
 
     Raises InvalidInput that begins with what is wrong, for what is no whole image of FORMATS or has
     more than `max_pixels`, before these take up memory.
@@ -28,7 +28,7 @@ def decoded(data: bytes, max_pixels: int) -> "Image":
         width, height = file.size
         if width * height > max_pixels:
             raise InvalidInput(_too_large(f"{width} x {height} pixels", max_pixels))
-        image = file.convert("RGB")
+        image = _upright(file).convert("RGB")
     except InvalidInput:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -40,6 +40,16 @@ def decoded(data: bytes, max_pixels: int) -> "Image":
     if width * height > KEPT_PIXELS:
         image = image.reduce(math.ceil(math.sqrt(width * height / KEPT_PIXELS)))
     return image
+
+
+def _upright(file: "Image") -> "Image":
+    """The image turned as its camera noted, in EXIF, that it was held."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(file)
+    except Exception:  # notes that can't be read are no reason to refuse the image
+        return file
 
 
 def _too_large(size: str, max_pixels: int) -> str:

@@ -1,7 +1,6 @@
 """Text to vectors: what every encoder does, and the choice of one."""
 
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
+from deployments.core.encoding.cores import usable_cores
 from deployments.core.errors import ModelError, SettingsError
 from deployments.core.segments import ModelIdentity, Vectors
 
@@ -204,13 +204,6 @@ def checked_vectors(vectors: Vectors, rows: int, identity: ModelIdentity) -> Vec
     if not np.isfinite(vectors).all():
         raise ModelError(f"the model {identity.name} made vectors that aren't finite")
     return vectors
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _is_cpu(device: str) -> bool:

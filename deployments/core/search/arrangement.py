@@ -8,16 +8,18 @@ follows can change the answer.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import numpy as np
 
+from deployments.core.errors import DeadlineExceeded
 from deployments.core.search.cursors import mark_of
 from deployments.core.search.deep_ranking import DeepRanking
+from deployments.core.search.near_duplicates import NearDuplicates
 from deployments.core.search.ranking import Ranked
-from deployments.core.segments import Search, SearchMode, Vectors
+from deployments.core.segments import Search, SearchMode
 from deployments.core.shapes import Position, Shape
 from deployments.core.vectors.collection import Snapshot
-from deployments.core.vectors.exact_search import cosines_of, error_bound
 from deployments.core.vectors.main_part import Sequences
 
 MediaOf = Callable[[Sequence[int]], dict[int, str]]
@@ -28,6 +30,7 @@ RowsOf = Callable[[Sequence[str]], Sequences]
 
 _FIRST_DEPTH = 64
 _DEEPER = 4
+_BLOCK = 256
 _MOST_SHOWN = 1000
 
 
@@ -47,9 +50,14 @@ def arranged(
     as_of: int,
     media_of: MediaOf,
     rows_of: RowsOf,
+    until: float,
 ) -> Page:
-    """The page of a ranking of a snapshot's rows that a search asks for."""
-    walk = _Walk(search, shape, snapshot, _anchor(shape, ranking, snapshot), media_of)
+    """The page of a ranking of a snapshot's rows that a search asks for.
+
+    Raises DeadlineExceeded if that isn't known at `until`, in seconds of `time.monotonic`.
+    """
+    anchor = _anchor(shape, ranking, snapshot)
+    walk = _Walk(search, shape, snapshot, anchor, media_of, until)
     live = snapshot.live_sequences()
     depth = _FIRST_DEPTH + 2 * (shape.offset + search.top_k)
     while True:
@@ -89,17 +97,18 @@ class _Walk:
         snapshot: Snapshot,
         anchor: tuple[float, int] | None,
         media_of: MediaOf,
+        until: float,
     ) -> None:
         self._search = search
         self._shape = shape
         self._snapshot = snapshot
         self._anchor = anchor
         self._media_of = media_of
+        self._until = until
         self._media: dict[int, str] = {}
         self._groups: dict[str | int, list[Ranked]] = {}
         self._shown = frozenset(() if shape.after is None else shape.after.shown)
-        self._vectors: Vectors = np.empty((_FIRST_DEPTH, snapshot.vectors.shape[1]), np.float32)
-        self._taken = 0
+        self._near: NearDuplicates | None = None
         self._on_page: list[str | int] = []
         self.more = False
 
@@ -128,20 +137,36 @@ class _Walk:
 
     def down(self, ranked: Sequence[Ranked]) -> None:
         """Walk down these rows, the first of the ranking."""
-        self._groups, self._taken, self._on_page, self.more = {}, 0, [], False
+        self._groups, self._on_page, self.more = {}, [], False
+        if self._shape.duplicate_cosine is not None:
+            self._near = NearDuplicates(self._shape.duplicate_cosine, self._snapshot)
         if self._shape.in_groups:
             unknown = [each.sequence for each in ranked if each.sequence not in self._media]
             self._media |= self._media_of(unknown)
-        for each in ranked:
-            if max(0.0, each.cosine) >= self._search.min_similarity:
-                self._visit(each)
+        for start in range(0, len(ranked), _BLOCK):
+            if monotonic() > self._until:
+                raise DeadlineExceeded(
+                    f"the first {start} results took too long to go through; ask for pages by "
+                    "cursor instead of a large offset, or for results with a higher "
+                    "min_similarity, or without deduplicate"
+                )
+            self._visit_all(ranked[start : start + _BLOCK])
 
-    def _visit(self, each: Ranked) -> None:
+    def _visit_all(self, block: Sequence[Ranked]) -> None:
+        if self._near is not None:
+            self._near.look_at([each.sequence for each in block])
+        for position, each in enumerate(block):
+            if max(0.0, each.cosine) >= self._search.min_similarity:
+                self._visit(each, position)
+
+    def _visit(self, each: Ranked, position: int) -> None:
         shape = self._shape
         group = self._media[each.sequence] if shape.in_groups else each.sequence
         taken = self._groups.get(group)
         full = self._is_full if taken is None else len(taken) == shape.group_size
-        if (full and (taken is not None or self.more)) or self._is_near(each):
+        if full and (taken is not None or self.more):
+            return
+        if self._near is not None and self._near.is_near(position):
             return
         if full:
             self.more = not self._was_shown(group)
@@ -151,8 +176,8 @@ class _Walk:
                 self._on_page.append(group)
         else:
             taken.append(each)
-        if not full and shape.duplicate_cosine is not None:
-            self._keep(each)
+        if not full and self._near is not None:
+            self._near.take(position)
 
     def _comes_after(self, each: Ranked) -> bool:
         """Whether a group that begins with this row isn't of an earlier page."""
@@ -164,24 +189,6 @@ class _Walk:
         """Whether an earlier page showed the group, by a row that may be gone since."""
         return bool(self._shown) and mark_of(str(group)) in self._shown
 
-    def _is_near(self, each: Ranked) -> bool:
-        least = self._shape.duplicate_cosine
-        if least is None or not self._taken:
-            return False
-        vector, taken = self._vector(each), self._vectors[: self._taken]
-        rough = taken @ vector >= least - error_bound(len(vector))
-        return bool(rough.any() and cosines_of(taken[rough], vector).max() >= least)
-
-    def _keep(self, each: Ranked) -> None:
-        if self._taken == len(self._vectors):
-            self._vectors = np.concatenate([self._vectors, np.empty_like(self._vectors)])
-        self._vectors[self._taken] = self._vector(each)
-        self._taken += 1
-
-    def _vector(self, each: Ranked) -> Vectors:
-        vector: Vectors = self._snapshot.vectors_of(np.array([each.sequence], np.int64))[0]
-        return vector
-
     def page(self, as_of: int) -> Page:
         """What the walk found."""
         results = [
@@ -191,7 +198,8 @@ class _Walk:
         if not self.more or not results:
             return Page(results)
         last = results[-1]
-        return Page(results, Position(as_of, -last.key[0], last.sequence, self._marks()))
+        model = mark_of(self._snapshot.fingerprint)
+        return Page(results, Position(as_of, -last.key[0], last.sequence, self._marks(), model))
 
     def _marks(self) -> tuple[str, ...]:
         """Those of the groups on this page and on earlier ones."""

@@ -14,7 +14,7 @@ from deployments.core.shapes import Position
 FIRST = "*"
 """Stands for the first page."""
 
-_VERSION = 1
+_VERSION = 2
 _KEY_BYTES = 9
 _MARK_BYTES = 6
 MARK_CHARS = 8
@@ -67,17 +67,17 @@ def unpacked(cursor: str, key: str, *kinds: tuple[type, ...]) -> list[Any] | Non
 def encoded(key: str, position: Position) -> str:
     """The cursor of a search for what comes after a position."""
     marks = "".join(position.shown)
-    return packed(key, position.as_of, position.score, position.sequence, marks)
+    return packed(key, position.as_of, position.score, position.sequence, marks, position.model)
 
 
 def decoded(cursor: str, key: str) -> Position | None:
     """The position of a search's cursor; None for the first page. Raises InvalidInput."""
-    values = unpacked(cursor, key, (int,), (int, float), (int,), (str,))
+    values = unpacked(cursor, key, (int,), (int, float), (int,), (str,), (str,))
     if values is None:
         return None
-    as_of, score, sequence, marks = values
+    as_of, score, sequence, marks, model = values
     shown = (marks[start : start + MARK_CHARS] for start in range(0, len(marks), MARK_CHARS))
-    return Position(as_of, score, sequence, tuple(shown))
+    return Position(as_of, score, sequence, tuple(shown), model)
 
 
 def mark_of(name: str) -> str:

@@ -13,7 +13,7 @@ from deployments.core.search.ranking import Ranked
 from deployments.core.search.row_search import Found
 from deployments.core.segments import EmbeddingType, Hit, Id, Search, Segment
 from deployments.core.shapes import Position
-from deployments.core.storage.analyzer import places_of, terms
+from deployments.core.storage.analyzer import places_of, query_terms
 from deployments.core.storage.segment_rows import segment_from
 from deployments.core.storage.store_reader import StoreReader, not_as_written
 from deployments.core.storage.stored_rows import is_intact, name_of
@@ -77,7 +77,7 @@ def _hits(
     segments: Mapping[int, tuple[Id, Segment]],
     beside: Mapping[int, Neighbours],
 ) -> list[Hit]:
-    asked = frozenset(terms(search.text)[:MOST_TERMS] if search.highlight else ())
+    asked = frozenset(query_terms(search.text)[:MOST_TERMS] if search.highlight else ())
     hits = []
     for row in rows:
         others = row.others

@@ -12,7 +12,7 @@ from deployments.core.search import bm25
 from deployments.core.search.bm25 import Postings, Rows, Rowset, Scores
 from deployments.core.segments import EmbeddingType
 from deployments.core.storage import keyword_sql
-from deployments.core.storage.analyzer import terms
+from deployments.core.storage.analyzer import query_terms
 from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage_errors import RESTORE, translated
 from deployments.core.vectors.ascending import look_up
@@ -183,5 +183,5 @@ class KeywordIndexes:
         texts: Sequence[tuple[str, int | None]],
     ) -> list[KeywordScores]:
         """The scores of a snapshot's rows for each text; see KeywordIndex.search."""
-        queries = [(terms(text)[:MOST_TERMS], until) for text, until in texts]
+        queries = [(query_terms(text)[:MOST_TERMS], until) for text, until in texts]
         return self._indexes[kind].search(reader, snapshot, queries)

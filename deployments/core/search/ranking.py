@@ -78,12 +78,15 @@ def by_both(
 ) -> list[Ranked]:
     """The best of the rows that are among the nearest or have the highest BM25 scores.
 
-    Ties are ordered by sequence number.
+    However many are wanted, the DEPTH best of each part make the scale, so that the first ones stay
+    the same. Ties are ordered by sequence number.
     """
-    candidates = Candidates(nearest, keywords.best(nearest_needed(search)))
+    matching = keywords.best(nearest_needed(search))
+    candidates = Candidates(nearest, matching)
     cosines = cosines_of(snapshot.vectors_of(candidates.sequences), query)
     bm25 = keywords.of(candidates.sequences)
-    scale = Scale.of(cosines, bm25)
+    measured = np.isin(candidates.sequences, np.union1d(nearest[:DEPTH], matching[:DEPTH]))
+    scale = Scale.of(cosines[measured], bm25[measured])
     return _chosen(
         search,
         candidates.fused(candidates.sequences, cosines, bm25, scale, explain=search.explain),

@@ -8,6 +8,7 @@ import numpy as np
 
 from deployments.core.errors import DeadlineExceeded, InvalidInput, ServiceError
 from deployments.core.search.arrangement import Page, arranged
+from deployments.core.search.cursors import FIRST, mark_of
 from deployments.core.search.deep_ranking import deep_ranking
 from deployments.core.search.filtered_rows import FilteredRows
 from deployments.core.search.keyword_index import KeywordIndexes, KeywordScores
@@ -77,8 +78,8 @@ def find_rows(
 
     Searches of one type with the same filter go through its vectors together. A word's weight
     doesn't depend on the filter: it is that of the word among all rows. A search fails
-    whose filter isn't evaluated at `until`, in seconds of `time.monotonic`; the others don't.
-    Raises StoreDamaged, and Overtaken.
+    whose filter or page isn't known at `until`, in seconds of `time.monotonic`, or whose cursor is
+    of another model's vectors; the others don't. Raises StoreDamaged, and Overtaken.
     """
     found: list[list[Ranked]] = [[] for _ in searches]
     following: dict[int, Position] = {}
@@ -109,7 +110,13 @@ def find_rows(
             for i in here:
                 shape = searches[i].shape
                 if shape is not None:
-                    page = _page(reader, rows, searches[i], shape, queries[i], worded.get(i))
+                    try:
+                        page = _page(
+                            reader, rows, searches[i], shape, queries[i], worded.get(i), until
+                        )
+                    except (DeadlineExceeded, InvalidInput) as error:
+                        failures[i] = error
+                        continue
                     found[i] = page.results
                     if page.next is not None:
                         following[i] = page.next
@@ -138,7 +145,13 @@ def _page(
     shape: Shape,
     query: Vector,
     keywords: KeywordScores | None,
+    until: float,
 ) -> Page:
+    if shape.after is not None and shape.after.model != mark_of(snapshot.fingerprint):
+        raise InvalidInput(
+            f"the {search.embedding_type} index was changed to another model since the page "
+            f"before; send the cursor {FIRST!r} to begin again"
+        )
     as_of = _until(search)
     if as_of is None:
         as_of = reader.last_sequence()
@@ -152,7 +165,7 @@ def _page(
         return np.sort(np.fromiter(chain.from_iterable(rows), np.int64))
 
     ranking = deep_ranking(search, snapshot, query, keywords)
-    return arranged(search, shape, ranking, snapshot, as_of, reader.media_keys, rows_of)
+    return arranged(search, shape, ranking, snapshot, as_of, reader.media_keys, rows_of, until)
 
 
 def _find_alike(

@@ -16,16 +16,25 @@ Place = tuple[str, int, int]
 _MOST_CHARS = 64
 _MOST_PARTS = 3
 
-_PART = r"[^\W_]+"
+# Of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese and Chinese.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff"
+)
+_PART = rf"[^\W_{_UNSPACED}]+"
 _TERM = re.compile(
     rf"\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?|{_PART}(?:[{re.escape(CONNECTORS)}]{_PART})*"
+    rf"|(?P<unspaced>(?:(?=[^\W_])[{_UNSPACED}])+)"
 )
+_INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 _SEPARATE = re.compile(_PART)
 _NUMBER = re.compile(r"[\d,]+(?:\.\d+)?")
 _CONTRACTED = re.compile(r"'(?:s|t|re|ve|ll|d|m)$", re.IGNORECASE)
 _LETTERS_OR_DIGITS = re.compile(r"\d+|[^\W\d_]+")
 # A character with the marks that follow it, or a Korean syllable in its parts.
 _CHARACTER = re.compile(r"(?s).[\u0300-\u036f\u1160-\u11ff\u20d0-\u20ff\u3099\u309a]*")
+# Marks of kana that make other letters, and no accents.
+_VOICED = "\u3099\u309a"
 _SAME = str.maketrans("‐‑‒–—−’＇", "------''")
 
 _STOP_WORDS = """
@@ -44,10 +53,16 @@ def terms(text: str) -> list[str]:
 
     What is written with connectors or of letters and digits can be found whole and by its parts:
     "10-K" gives `10-k`, `10` and `k`, "EMA200" gives `ema200`, `ema` and `200`; of long compounds
-    only the parts count. Numbers lose their commas. A stop word in capitals is kept: it may be a
-    ticker.
+    only the parts count. Initials count without their dots too: "U.S." gives `us`. Numbers lose
+    their commas. A stop word in capitals is kept: it may be a ticker. Of a script without spaces
+    between words, each two neighbouring characters are a term.
     """
     return [term for term, _, _ in _places(_normalized(text))]
+
+
+def query_terms(text: str) -> list[str]:
+    """The terms of a query: stop words count, as if in capitals, where there is nothing else."""
+    return terms(text) or terms(text.upper())
 
 
 def places_of(text: str, wanted: Container[str]) -> list[tuple[int, int]]:
@@ -73,7 +88,9 @@ def _places(plain: str) -> list[Place]:
     found: list[Place] = []
     for match in _TERM.finditer(plain):
         written, start = match.group(), match.start()
-        if written.isalpha():
+        if match["unspaced"]:
+            _add_pairs(found, written, start)
+        elif written.isalpha():
             _add(found, written, start)
         elif _NUMBER.fullmatch(written):
             found.append((written.replace(",", "")[:_MOST_CHARS], start, match.end()))
@@ -87,7 +104,9 @@ def _normalized(text: str) -> str:
     if text.isascii():
         return text
     decomposed = unicodedata.normalize("NFKD", text.translate(_SAME))
-    plain = "".join(each for each in decomposed if not unicodedata.combining(each))
+    plain = "".join(
+        each for each in decomposed if each in _VOICED or not unicodedata.combining(each)
+    )
     return unicodedata.normalize("NFC", plain)
 
 
@@ -115,12 +134,21 @@ def _add(found: list[Place], written: str, start: int) -> None:
     found.append((term, start, start + len(written)))
 
 
+def _add_pairs(found: list[Place], written: str, start: int) -> None:
+    for i in range(max(1, len(written) - 1)):
+        pair = written[i : i + 2]
+        found.append((pair.casefold(), start + i, start + i + len(pair)))
+
+
 def _add_compound(found: list[Place], written: str, start: int) -> None:
     parts = list(_SEPARATE.finditer(written))
     if len(parts) == 1:
         _add(found, written, start)
     elif len(parts) <= _MOST_PARTS and min(len(part.group()) for part in parts) <= 2:
         found.append((written.casefold()[:_MOST_CHARS], start, start + len(written)))
+        if _INITIALS.fullmatch(written):
+            joined = written.replace(".", "").casefold()
+            found.append((joined, start, start + len(written)))
     for part in parts:
         if len(parts) > 1:
             _add(found, part.group(), start + part.start())

@@ -1,10 +1,13 @@
 """The tables of store.sqlite3 and how older versions of them become the current one."""
 
-FORMAT = 3
+FORMAT = 4
 """Version of the tables that this code reads and writes."""
 
-KEYWORDS_SINCE = 2
-"""The version that brought the keyword tables, which are filled from the segments."""
+KEYWORDS_SINCE = 4
+"""The version whose keyword tables have the terms of today's analyser."""
+
+FILLS_KEYWORDS = (2, KEYWORDS_SINCE)
+"""The versions that begin with tables of keywords, filled from the segments."""
 
 PAGE_BYTES = 8192
 """Holds five vectors of 384 dimensions; in SQLite's usual 4096 bytes a third would be wasted."""
@@ -102,7 +105,13 @@ CREATE TABLE former_models (
 STANDBY_SINCE = 3
 """The version that brought the standby tables."""
 
-MIGRATIONS: dict[int, str] = {1: _KEYWORDS, 2: _STANDBY}
+_NO_KEYWORDS = """
+DELETE FROM keywords;
+
+DELETE FROM keyword_lengths;
+"""
+
+MIGRATIONS: dict[int, str] = {1: _KEYWORDS, 2: _STANDBY, 3: _NO_KEYWORDS}
 """For each older version the statements that lead to the next one."""
 
 

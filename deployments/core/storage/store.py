@@ -96,7 +96,7 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             for statement in schema_sql.statements(schema_sql.MIGRATIONS[version]):
                 self._writer.execute(statement)
-            if version + 1 == schema_sql.KEYWORDS_SINCE:
+            if version + 1 in schema_sql.FILLS_KEYWORDS:
                 keyword_sql.fill(self._writer)
             self._writer.execute("UPDATE meta SET value=? WHERE key='format'", (version + 1,))
             self._writer.execute("COMMIT")

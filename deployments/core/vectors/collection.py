@@ -75,8 +75,8 @@ class Snapshot:
         rows = np.flatnonzero(alive)
         if len(rows) < _FEW_SHARE * len(alive):
             # To copy them costs less than to scan the others too.
-            return Snapshot(self.vectors[rows], self.sequences[rows], np.empty(0, np.int64))
-        return Snapshot(self.vectors, self.sequences, np.flatnonzero(~alive))
+            return self._scanned(self.vectors[rows], self.sequences[rows], np.empty(0, np.int64))
+        return self._scanned(self.vectors, self.sequences, np.flatnonzero(~alive))
 
     def without(self, sequence: int) -> "Snapshot":
         """All rows but one that is here and not deleted."""
@@ -87,7 +87,10 @@ class Snapshot:
         """The rows up to a sequence number, to be scanned."""
         rows = int(np.searchsorted(self.sequences, sequence, side="right"))
         dead = self.dead[: np.searchsorted(self.dead, rows)]
-        return Snapshot(self.vectors[:rows], self.sequences[:rows], dead)
+        return self._scanned(self.vectors[:rows], self.sequences[:rows], dead)
+
+    def _scanned(self, vectors: Vectors, sequences: Sequences, dead: Rows) -> "Snapshot":
+        return Snapshot(vectors, sequences, dead, fingerprint=self.fingerprint)
 
     def vectors_of(self, sequences: Sequences) -> Vectors:
         """The vectors, (n, dimension), that searches compare for these rows of the snapshot."""
