@@ -208,6 +208,7 @@ ANSWERS: dict[str, Any] = {
                 },
             }
         ],
+        "exhausted": True,
         "timestamp": _TIME,
     },
     "POST /v1/embeddings": {

@@ -177,8 +177,8 @@ def test_moments_bring_together_what_is_said_and_shown(service):
             {
                 "id": 3,
                 "text": "now for something else, dividends",
-                "start_time": 12,
-                "end_time": 18,
+                "start_time": 16,
+                "end_time": 22,
             },
         ],
     )
@@ -191,7 +191,8 @@ def test_moments_bring_together_what_is_said_and_shown(service):
         spans = [(each["start_time"], each["end_time"]) for each in moments]
         assert spans[0][0] in (0, 6)
         assert spans[0][1] == 12
-        assert [start for start, _ in sorted(spans)][-1] == 12
+        assert [start for start, _ in sorted(spans)][-1] == 16
+        assert answer["exhausted"] is True
         (frame,) = moments[0]["evidence"]["frame"]
         assert frame["similarity"] == pytest.approx(1, abs=1e-4)
         assert [each["segment_id"] for each in moments[0]["context"]["after"]] == [3]

@@ -57,7 +57,8 @@ def hit(number: int, cosine: float, start: float | None, end: float | None, medi
 @st.composite
 def hits(draw: st.DrawFn) -> dict[EmbeddingType, list[Hit]]:
     found: dict[EmbeddingType, list[Hit]] = {kind: [] for kind in EmbeddingType}
-    times = st.none() | st.integers(0, 60) | st.floats(0, 60, width=16)
+    last = draw(st.sampled_from([60, 400]))
+    times = st.none() | st.integers(0, last) | st.floats(0, last, width=16)
     for number in range(draw(st.integers(0, 25))):
         start, end = draw(times), draw(times)
         if start is not None and end is not None and end < start:
@@ -141,6 +142,7 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
                 total += strength[other] ** 2 * math.exp(-gap / 30) if other != number else 0.0
             score[number] = strength[number] + SUPPORT * math.sqrt(total)
 
+        length = {number: end - start for number, (start, end) in timed.items()}
         order = sorted(
             timed,
             key=lambda n: (
@@ -171,7 +173,18 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
                     if touch((start, end), span) and alike and wider:
                         span = (min(start, span[0]), max(end, span[1]))
                         grown = True
-            there = {other for other in order if touch(timed[other], span)}
+            there = set()
+            for other in order:
+                start, end = timed[other]
+                if not touch((start, end), span):
+                    continue
+                least = 0.9 * length[other]
+                if end - (span[1] + 3 + 0.001) >= least > 0:
+                    timed[other] = (max(start, span[1] + 3 + 0.001), end)
+                elif (span[0] - 3 - 0.001) - start >= least > 0:
+                    timed[other] = (start, min(end, span[0] - 3 - 0.001))
+                else:
+                    there.add(other)
             moments.append((media, span, score[seed], there))
             order = [other for other in order if other not in there]
     return moments
@@ -248,6 +261,20 @@ def test_touching_hits_that_match_almost_as_well_are_one_moment() -> None:
     moments = find_moments({TRANSCRIPT: parts}, EVEN, SEMANTIC, 10)
     assert [(one.start_time, one.end_time) for one in moments] == [(0, 20), (30, 40)]
     assert [each.hit.sequence for each in moments[0].evidence] == [1, 2, 3]
+
+
+def test_a_long_hit_that_only_touches_a_better_one_is_a_moment_of_its_own_without_that_end() -> (
+    None
+):
+    parts = [hit(1, 0.8, 0, 40), hit(2, 0.6, 40, 80), hit(3, 0.5, 80, 109), hit(4, 0.4, 81, 130)]
+    moments = find_moments({CLIP: parts}, EVEN, SEMANTIC, 10)
+    assert [(one.start_time, one.end_time) for one in moments] == [
+        (0, 40),
+        (43.001, 80),
+        (83.001, 130),
+    ]
+    numbers = [{each.hit.sequence for each in one.evidence} for one in moments]
+    assert numbers == [{1}, {2, 3}, {4}]
 
 
 def test_a_frame_is_in_the_moment_of_what_is_said_meanwhile() -> None:

@@ -7,13 +7,14 @@ that is:
 
 The best hit that is left is where the next moment is. Hits that nearly touch it, or each other, and
 match almost as well belong to the same moment. Whatever nearly touches the moment then is its
-evidence too, but doesn't make it longer, and is in no other moment: no two of a media item touch.
+evidence too, but doesn't make it longer, and is in no other moment. Only a long hit, of which MOST
+is further away, is cut and left for another one. So no two moments of a media item nearly touch.
 Hits without any time are one moment of their media item, which has no times.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ SUPPORT = 0.1
 NEARBY_S = 30.0
 NEARLY_TOUCHING_S = 3.0
 ALMOST_AS_WELL = 0.9
+MOST = 0.9
+_A_MILLISECOND = 0.001
 
 Seconds = float | int
 Span = tuple[Seconds, Seconds]
@@ -132,9 +135,10 @@ def _moments_of(candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, Mome
     while left:
         start, end = _grown(left)
         reach = (start - NEARLY_TOUCHING_S, end + NEARLY_TOUCHING_S)
-        there = [each for each in left if _touch(_times(each), reach)]
+        beyond = [_beyond(each, reach) for each in left]
+        there = [each for each, rest in zip(left, beyond, strict=True) if rest is None]
         moments.append((there[0], _moment(there, (start, end))))
-        left = [each for each in left if not _touch(_times(each), reach)]
+        left = [rest for rest in beyond if rest is not None]
     return moments
 
 
@@ -164,6 +168,21 @@ def _grown(left: Sequence[_Candidate]) -> Span:
     alike = [_times(each) for each in left if each.evidence.match >= least > 0]
     chains = _chains(sorted([*alike, (start, end)]))
     return next(each for each in chains if each[0] <= start and end <= each[1])
+
+
+def _beyond(candidate: _Candidate, reach: Span) -> _Candidate | None:
+    """A hit, cut if it has to be, without what a moment reaches; None if too little is left."""
+    start, end = _times(candidate)
+    if not _touch((start, end), reach):
+        return candidate
+    before, after = reach[0] - _A_MILLISECOND, reach[1] + _A_MILLISECOND
+    whole = span_of(candidate.evidence.hit) or (start, end)
+    least = MOST * (whole[1] - whole[0])
+    if end - after >= least > 0:
+        return replace(candidate, span=(max(start, after), end))
+    if before - start >= least > 0:
+        return replace(candidate, span=(start, min(end, before)))
+    return None
 
 
 def _touch(one: Span, other: Span) -> bool:
