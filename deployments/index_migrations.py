@@ -59,13 +59,14 @@ class IndexMigrations:
             case Act.START:
                 target = self._target(request)
                 self._migration.start(target, switch_when_ready=request.switch_when_ready)
-                self._loop.wake()
             case Act.SWITCH:
                 self._migration.switch()
             case Act.ROLL_BACK:
                 self._migration.roll_back()
             case Act.END:
                 self._migration.end()
+        if request.act is not Act.STATUS:
+            self._loop.wake()
         return self._migration.status()
 
     def status(self) -> MigrationStatus | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.client import Client, EmbeddingsError
+from deployments.client.printable import printable
 from deployments.core.settings import Settings
 from deployments.samples import FOLDER, load_samples, show_examples
 from deployments.serve_process import (
@@ -47,8 +48,8 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    url = url_of(config)
     try:
+        url = url_of(config)
         check_port(url)
         console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
         child = start(config, log)
@@ -79,7 +80,7 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
         console.print("\nStopping …")
         return 0
     except (StartError, EmbeddingsError) as error:
-        console.print(f"{error} The end of {log}:\n", style="red", markup=False)
+        console.print(f"{printable(error)} The end of {log}:\n", style="red", markup=False)
         console.print(_tail(log), markup=False)
         return 1
     finally:

@@ -10,6 +10,7 @@ from rich.console import Console
 from deployments.client import Client
 from deployments.client.calls import EmbeddingType
 from deployments.client.display import clock
+from deployments.client.printable import printable
 
 FOLDER = Path("data/samples")
 EXAMPLES: tuple[tuple[EmbeddingType, str], ...] = (
@@ -39,7 +40,7 @@ def show_examples(client: Client, console: Console) -> None:
         for hit in client.search(query, embedding_type=embedding_type, top_k=3):
             place = f"{hit.media_item_id} at {clock(hit.start_time)}"
             console.print(
-                f"  {hit.similarity:.2f}  {place}  {hit.text}",
+                printable(f"  {hit.similarity:.2f}  {place}  {hit.text}"),
                 overflow="ellipsis",
                 no_wrap=True,
                 markup=False,

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -53,21 +54,56 @@ PORT_BLOCK = 20
 PORT_BLOCKS = 600
 START_TIMEOUT_S = 300
 
+_A_CONFIG = "take the repository's serve_config.yaml as a pattern"
+
 
 class StartError(Exception):
     """The service didn't come up."""
 
 
+def read_config(config: Path) -> dict[str, Any]:
+    """A configuration file's content, with `http_options` and a list of `applications`.
+
+    Raises StartError for what isn't one.
+    """
+    try:
+        document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{config} can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise StartError(f"{config} isn't YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise StartError(f"{config} is no configuration of Serve: {_A_CONFIG}")
+    applications = document.get("applications")
+    if (
+        not applications
+        or not isinstance(applications, list)
+        or not all(isinstance(each, dict) for each in applications)
+    ):
+        raise StartError(f"{config} has no list of `applications`: {_A_CONFIG}")
+    document["http_options"] = document.get("http_options") or {}
+    for name, options in [
+        ("http_options", document["http_options"]),
+        *(("args", each.get("args") or {}) for each in applications),
+    ]:
+        if not isinstance(options, dict):
+            raise StartError(f"`{name}` in {config} must be a mapping, not {options!r}")
+    return document
+
+
 def url_of(config: Path) -> str:
-    """Where the service of a configuration file answers on this machine."""
-    http = yaml.safe_load(config.read_text(encoding="utf-8")).get("http_options", {})
+    """Where the service of a configuration file answers on this machine. Raises StartError."""
+    http = read_config(config)["http_options"]
     host = http.get("host", "127.0.0.1")
     return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{http.get('port', 8000)}"
 
 
 def check_port(url: str) -> None:
     """Raise StartError if somebody answers there, who would be taken for this service."""
-    address = httpx.URL(url)
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise StartError(f"{url} is no address, as `http_options` say: {error}") from error
     with socket.socket() as probe:
         if probe.connect_ex((address.host, address.port or 80)) == 0:
             raise StartError(
@@ -132,11 +168,11 @@ def _free_ports() -> dict[str, str]:
 
 
 def _check_settings(config: Path) -> None:
-    document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    document = read_config(config)
     for application in document["applications"]:
         try:
             settings = Settings.load(application.get("args"))
-            check_exposure(settings, document.get("http_options", {}).get("host"))
+            check_exposure(settings, document["http_options"].get("host"))
         except SettingsError as error:
             raise StartError(str(error)) from None
 

@@ -25,7 +25,7 @@ def read_delimited(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
         raise UnreadableSource(f"its header in line {header.number}: {header.problem}")
     delimiter = max(DELIMITERS, key=header.text.count)
     names = _names(header.text, delimiter)
-    check_columns(names, options.columns)
+    check_columns(names, options)
     for record in _Records(lines, delimiter):
         if isinstance(record, BadRow):
             yield record

@@ -18,19 +18,21 @@ class Format:
     """A kind of file.
 
     `typed` tells whether an integer in it can be told from a string that looks like one;
-    `is_media_item` whether a file is one media item, called as the file, unless it says otherwise.
+    `is_table` whether all rows have the same columns; `is_media_item` whether a file is one media
+    item, called as the file, unless it says otherwise.
     """
 
     extensions: tuple[str, ...]
     read: Reader
     typed: bool = True
+    is_table: bool = False
     is_media_item: bool = False
 
 
 FORMATS = {
     "jsonl": Format((".jsonl", ".ndjson"), read_json_lines),
-    "csv": Format((".csv", ".tsv"), read_delimited, typed=False),
-    "parquet": Format((".parquet", ".pq"), read_parquet),
+    "csv": Format((".csv", ".tsv"), read_delimited, typed=False, is_table=True),
+    "parquet": Format((".parquet", ".pq"), read_parquet, is_table=True),
     "srt": Format((".srt",), read_subtitles, is_media_item=True),
     "vtt": Format((".vtt",), read_subtitles, is_media_item=True),
 }

@@ -80,10 +80,12 @@ def _document(segment: Segment) -> dict[str, Any]:
     document = {
         **segment.metadata,
         "id": segment.id,
-        "text": segment.text,
         "start_time": segment.start_time,
         "end_time": segment.end_time,
     }
+    # An empty text counts as one that was meant to say something.
+    if segment.text:
+        document["text"] = segment.text
     if segment.embedding is not None:
         document["embedding"] = base64.b64encode(segment.embedding).decode()
     return document

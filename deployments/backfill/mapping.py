@@ -1,31 +1,28 @@
 """What a file's rows are in the service's terms: segments of media items."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.backfill.formats import FORMATS
-from deployments.backfill.rows import Row, UnreadableSource
+from deployments.backfill.named_by_position import NamedByPosition
+from deployments.backfill.rows import InvalidRow, ReadOptions, Row, UnreadableSource
+from deployments.backfill.sidecars import read_sidecar
 from deployments.backfill.sources import SourceFile
 from deployments.core.api.embed_requests import EmbedRequest
 from deployments.core.api.schemas import field_problems
-from deployments.core.errors import InvalidInput
+from deployments.core.encoding.segment_images import IMAGE, IMAGE_PATH
 from deployments.core.fields import Name, PathName
 from deployments.core.segments import EmbeddingType, Id, Segment
 
-OF_A_SEGMENT = ("id", "segment_id", "text", "embedding", "start_time", "end_time", "timestamp")
-"""Fields that each row has to give itself."""
+EMBEDDED = ("text", "embedding", IMAGE, IMAGE_PATH)
+"""Fields of which a segment needs one."""
 
 _NAME: TypeAdapter[Id] = TypeAdapter(PathName)
 _ID: TypeAdapter[Id] = TypeAdapter(Name)
-
-
-class InvalidRow(Exception):
-    """A row that is no segment; the message says which field is wrong, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +40,12 @@ class RowMapping:
     media_item_pattern: re.Pattern[str] | None = None
     max_text_chars: int | None = None
 
-    @property
-    def needed_columns(self) -> tuple[str, ...]:
-        """The columns that a table has to have: a text's, unless one has vectors instead."""
-        text = () if self.columns.keys() & {"text", "embedding"} else ("text",)
-        return (*self.columns.values(), *text)
+    def read_options(self, encoding: str | None) -> ReadOptions:
+        """How to read files, whose tables need what a segment is embedded by."""
+        is_mapped = self.columns.keys() & set(EMBEDDED)
+        return ReadOptions(encoding, tuple(self.columns.values()), () if is_mapped else EMBEDDED)
 
-    def of_file(self, file: SourceFile, named: "NamedByPosition | None" = None) -> "FileMapping":
+    def of_file(self, file: SourceFile, named: NamedByPosition | None = None) -> "FileMapping":
         """The mapping for one file, with what its path and its sidecar say.
 
         `named` is for files whose name another file of the run has, too.
@@ -57,24 +53,42 @@ class RowMapping:
         Raises UnreadableSource for a path without a media item, or an unusable sidecar.
         """
         defaults: dict[str, Any] = dict(self.metadata)
+        media_item_id = self.media_item_id(file)
+        if media_item_id is not None:
+            defaults["media_item_id"] = media_item_id
+        sidecar = read_sidecar(file)
+        defaults |= sidecar.metadata
         form = FORMATS[file.format]
+        # A table without one of them is refused as a whole.
+        columns = {} if form.is_table else {**self.columns}
+        unseen = {name: column for name, column in columns.items() if name not in defaults}
+        return FileMapping(self, file, form.typed, defaults, named, sidecar.warning, unseen)
+
+    def media_item_id(self, file: SourceFile) -> Id | None:
+        """The media item that a file's path tells, for rows without one of their own.
+
+        Raises UnreadableSource for a path in which the pattern isn't.
+        """
         if self.media_item_pattern is not None:
-            defaults["media_item_id"] = _name(_matched(self.media_item_pattern, file.path))
-        elif form.is_media_item:
-            defaults["media_item_id"] = _name(file.stem)
-        defaults |= _sidecar(file)
-        return FileMapping(self, file, form.typed, defaults, named)
+            return _name(_matched(self.media_item_pattern, file.path))
+        return _name(file.stem) if FORMATS[file.format].is_media_item else None
 
 
 @dataclass(frozen=True, slots=True)
 class FileMapping:
-    """How one file's rows become segments. A row's own fields go before the `defaults`."""
+    """How one file's rows become segments. A row's own fields go before the `defaults`.
+
+    `warning` says what of the file isn't used; `unseen` are fields, and their columns, that no row
+    has had so far and nothing else gives.
+    """
 
     mapping: RowMapping
     file: SourceFile
     typed: bool
     defaults: Mapping[str, Any]
-    named: "NamedByPosition | None"
+    named: NamedByPosition | None
+    warning: str | None = None
+    unseen: dict[str, str] = field(default_factory=dict)
 
     def segment(self, row: Row) -> tuple[Id, Segment]:
         """The row's media item and segment, by the rules of `/embed`.
@@ -82,6 +96,7 @@ class FileMapping:
         A row without an id is called after its file and its number, `talk.srt:12`: the same row
         gets the same name again. Raises InvalidRow.
         """
+        self._look_for_columns(row)
         fields = self._fields(row)
         given = fields.pop("embedding_type", self.mapping.embedding_type)
         if given != self.mapping.embedding_type:
@@ -138,6 +153,19 @@ class FileMapping:
         except ValidationError:
             return None
 
+    def _look_for_columns(self, row: Row) -> None:
+        if FORMATS[self.file.format].is_table:
+            return
+        for name in [name for name, column in self.unseen.items() if column in row.fields]:
+            del self.unseen[name]
+        columns = self.mapping.columns
+        for name, column in columns.items():
+            # Which of the two was meant?
+            if column not in row.fields and name in row.fields.keys() - columns.values():
+                raise InvalidRow(
+                    f"{name}: the row has no {column!r}, which --map names, but a {name} of its own"
+                )
+
     def _fields(self, row: Row) -> dict[str, Any]:
         return {**self.defaults, **self._renamed(row.fields)}
 
@@ -164,25 +192,6 @@ class FileMapping:
         return f"{name} (column {column!r}): {reason}" if column else f"{name}: {reason}"
 
 
-class NamedByPosition:
-    """Which of several files of one name gave a media item segments without an id of their own.
-
-    From another one of them they would get the same ids, and replace each other.
-    """
-
-    def __init__(self) -> None:
-        self._owners: dict[tuple[str, str], str] = {}
-
-    def claim(self, media_item_id: Id, file: SourceFile) -> None:
-        """Raise InvalidRow if another file of the name has the media item."""
-        owner = self._owners.setdefault((file.name, str(media_item_id)), file.url)
-        if owner != file.url:
-            raise InvalidRow(
-                f"id: the row has none, and one made of the file's name {file.name} would be the "
-                f"same for media item {media_item_id!r} in {owner}; add ids, or rename the file"
-            )
-
-
 def _name(text: str) -> Id:
     """A media item's or segment's name from a text, where 1 can't be told from "1"."""
     try:
@@ -202,53 +211,4 @@ def _matched(pattern: re.Pattern[str], path: str) -> str:
         found = match[1] if pattern.groups else match[0]
     if not found:
         raise UnreadableSource(f"the media item pattern {pattern.pattern!r} finds nothing in it")
-    return found
-
-
-def _sidecar(file: SourceFile) -> dict[str, Any]:
-    found = file.sidecar()
-    if found is None:
-        return {}
-    path, content = found
-    try:
-        document = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableSource(f"its metadata in {path} isn't JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise UnreadableSource(f"its metadata in {path} isn't a JSON object")
-    own = [name for name in OF_A_SEGMENT if name in document]
-    if own:
-        raise UnreadableSource(
-            f"its metadata in {path} has {own[0]}, which each row has of its own"
-        )
-    return document
-
-
-def column_map(pairs: Sequence[str]) -> dict[str, str]:
-    """`field=column` pairs as a mapping. Raises InvalidInput."""
-    columns = _pairs(pairs, "--map", "media_item_id=video_id")
-    sources = list(columns.values())
-    if len(set(sources)) < len(sources):
-        raise InvalidInput(f"--map names a column twice: {', '.join(pairs)}")
-    return columns
-
-
-def constant_metadata(pairs: Sequence[str]) -> dict[str, str]:
-    """`key=value` pairs as a mapping. Raises InvalidInput."""
-    metadata = _pairs(pairs, "--metadata", "course=options")
-    own = [name for name in OF_A_SEGMENT if name in metadata]
-    if own:
-        raise InvalidInput(f"--metadata can't set {own[0]}, which each row has of its own")
-    return metadata
-
-
-def _pairs(pairs: Sequence[str], option: str, example: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise InvalidInput(f"{option} is {pair!r}; expected a pair such as {example}")
-        if name in found:
-            raise InvalidInput(f"{option} gives {name} twice")
-        found[name] = value
     return found

@@ -29,7 +29,7 @@ def read_parquet(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadR
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise UnreadableSource(f"it has a column twice: {', '.join(names)}")
-            check_columns(names, options.columns)
+            check_columns(names, options)
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                 for record in _records(batch):
                     number += 1

@@ -17,6 +17,7 @@ from typing import Any
 
 from deployments.backfill.file_progress import Done, FileProgress
 from deployments.backfill.rows import UnreadableSource
+from deployments.backfill.sidecars import MAX_SIDECAR_BYTES
 from deployments.backfill.sources import SourceFile
 from deployments.core.durable_files import Disk
 from deployments.core.errors import InvalidInput
@@ -70,10 +71,10 @@ class ProgressFile:
 
 def _sidecar(file: SourceFile) -> str | None:
     try:
-        found = file.sidecar()
+        _, content = file.beside(f"{file.stem}.json", MAX_SIDECAR_BYTES + 1)
     except UnreadableSource as error:
         return str(error)
-    return sha256(found[1]).hexdigest() if found is not None else None
+    return sha256(content).hexdigest() if content is not None else None
 
 
 def _read(path: Path) -> dict[str, Any]:

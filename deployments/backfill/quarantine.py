@@ -3,12 +3,12 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from deployments.backfill.rows import shown
+from deployments.core.durable_files import Disk, Sink
 
 _Key = tuple[str, int | None]
 """Source and row."""
@@ -17,13 +17,25 @@ _Key = tuple[str, int | None]
 class Quarantine:
     """A file of JSON lines: `source`, `row` (null for a whole file), `reason`, `raw`.
 
-    Each line is written at once, so that a kill loses none.
+    Each line is written at once, so that a kill loses none. It is a new file, or the one that an
+    earlier run wrote to, to `go_on`. Without a path, rows are only counted.
     """
 
-    def __init__(self, file: IO[str] | None, known: set[_Key]) -> None:
-        self._file = file
-        self._known = known
+    def __init__(self, path: Path | None, *, go_on: bool = False) -> None:
+        """Open it. Raises OSError."""
+        self._path = path
         self._is_durable = True
+        self._known: set[_Key] = set()
+        if path is not None and go_on and path.is_file():
+            self._known = {key for line in _lines(path) if (key := _key(line)) is not None}
+        self._file = self._opened(go_on)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def add(
         self, source: str, row: int | None, reason: str, raw: str | dict[str, object] = ""
@@ -36,6 +48,23 @@ class Quarantine:
         self._file.write(json.dumps(line, ensure_ascii=True) + "\n")
         self._file.flush()
 
+    def forget(self, is_stale: Callable[[str, int | None], bool]) -> None:
+        """Drop what an earlier run wrote of these sources and rows. Raises OSError."""
+        stale = {key for key in self._known if is_stale(*key)}
+        if self._path is None or self._file is None or not stale:
+            return
+        self._file.close()
+        path = self._path.resolve()
+
+        def write_others(sink: Sink) -> None:
+            for line in _lines(path):
+                if _key(line) not in stale:
+                    sink(line.encode())
+
+        Disk().write_atomically(path, write_others)
+        self._known -= stale
+        self._file = self._opened(go_on=True)
+
     def sync(self) -> None:
         """Return when all that was written survives a loss of power. Raises OSError."""
         if self._file is None or self._is_durable:
@@ -45,22 +74,14 @@ class Quarantine:
             os.fsync(self._file.fileno())
         self._is_durable = True
 
-
-@contextmanager
-def quarantine(path: Path | None, *, go_on: bool) -> Iterator[Quarantine]:
-    """Open a quarantine file: a new one, or the one that an earlier run wrote to, to `go_on`.
-
-    Without a path, rows are only counted. Raises OSError.
-    """
-    if path is None:
-        yield Quarantine(None, set())
-        return
-    known = _known(path) if go_on and path.is_file() else set()
-    with path.open("a" if go_on else "w", encoding="utf-8") as file:
-        if go_on and path.is_file() and not _ends_a_line(path):
+    def _opened(self, go_on: bool) -> IO[str] | None:
+        if self._path is None:
+            return None
+        file = self._path.open("a" if go_on else "w", encoding="utf-8")
+        if go_on and self._path.is_file() and not _ends_a_line(self._path):
             # A kill, or a full disk, has left half of one.
             file.write("\n")
-        yield Quarantine(file, known)
+        return file
 
 
 def _ends_a_line(path: Path) -> bool:
@@ -70,13 +91,14 @@ def _ends_a_line(path: Path) -> bool:
         return file.read() in (b"", b"\n")
 
 
-def _known(path: Path) -> set[_Key]:
-    known = set()
+def _lines(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                known.add((entry["source"], entry["row"]))
-            except (ValueError, KeyError, TypeError):
-                continue
-    return known
+        yield from lines
+
+
+def _key(line: str) -> _Key | None:
+    try:
+        entry = json.loads(line)
+        return entry["source"], entry["row"]
+    except (ValueError, KeyError, TypeError):
+        return None

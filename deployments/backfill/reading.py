@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import islice
 
 from deployments.backfill.formats import FORMATS
-from deployments.backfill.mapping import FileMapping, InvalidRow, NamedByPosition, RowMapping
-from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource
+from deployments.backfill.mapping import FileMapping, RowMapping
+from deployments.backfill.named_by_position import NamedByPosition
+from deployments.backfill.rows import BadRow, InvalidRow, ReadOptions, Row, UnreadableSource
 from deployments.backfill.sources import OpenFile, SourceFile
 from deployments.core.errors import ServiceError
 from deployments.core.segments import Id, Segment
@@ -31,6 +32,10 @@ class FileReader:
         self._named = named
         self.media_item_id: Id | None = None
         """The one that all of its rows are of, if that is known."""
+        self.warnings: list[str] = []
+        """What is to be said of the file as a whole, so far."""
+        self._from_begin = skip == 0
+        self._unseen: dict[str, str] = {}
         self._open: OpenFile | None = None
         self._failure: UnreadableSource | None = None
         self._rows = self._segments(skip)
@@ -50,8 +55,12 @@ class FileReader:
         return taken
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; `warnings` are complete then."""
         self._rows.close()
+        if self._unseen and self._from_begin:
+            named = " and ".join(f"{name}={column}" for name, column in self._unseen.items())
+            self.warnings.append(f"--map {named}: no row has such a column")
+        self._unseen = {}
 
     def bytes_read(self) -> int:
         """How much of the stored file was read, at most its size."""
@@ -63,9 +72,13 @@ class FileReader:
         try:
             mapping = self._mapping.of_file(file, self._named)
             self.media_item_id = mapping.media_item_id()
+            if mapping.warning is not None:
+                self.warnings.append(mapping.warning)
             with file.open() as self._open:
                 rows = FORMATS[file.format].read(self._open.stream, self._options)
                 for row in islice(rows, skip, None):
+                    if isinstance(row, Row):
+                        self._unseen = mapping.unseen
                     yield _segment(mapping, row)
         except (UnreadableSource, ServiceError):
             raise

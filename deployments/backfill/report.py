@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from deployments.backfill.tally import Tally
+from deployments.client.printable import printable
 
 LINE_PERIOD_S = 5.0
 REASONS_SHOWN = 10
@@ -78,6 +79,14 @@ class Report:
         if self._reasons == REASONS_SHOWN:
             self._print("Further ones are only counted here.")
 
+    def warn(self, source: str, warning: str) -> None:
+        """Count a warning, and show it if it is one of the first."""
+        self.tally.warnings += 1
+        if self.tally.warnings <= REASONS_SHOWN:
+            self._print(f"Warning: {source}: {warning}")
+        if self.tally.warnings == REASONS_SHOWN:
+            self._print("Further warnings are only counted here.")
+
     def summary(self) -> Iterator[str]:
         """Lines for the end."""
         tally = self.tally
@@ -96,25 +105,30 @@ class Report:
             yield f"  {tally.removed:,} old segments removed"
         if tally.truncated:
             yield f"  {tally.truncated:,} with a text beyond the model's limit, cut"
-        yield f"  {tally.quarantined:,} quarantined"
+        before = tally.quarantined_before
+        yield f"  {tally.all_quarantined:,} quarantined" + (
+            f", {before:,} before" if before else ""
+        )
         if tally.unreadable_files:
             yield f"  {tally.unreadable_files:,} files that can't be read to their end"
+        if tally.warnings:
+            yield f"  {tally.warnings:,} warning{'' if tally.warnings == 1 else 's'}"
 
     def _state(self) -> str:
         tally = self.tally
         parts = [f"{tally.done_before + tally.stored + tally.valid:,} rows done"]
         parts.append(f"{tally.rows_per_s:,.0f} a second")
-        if tally.quarantined or tally.unreadable_files:
-            parts.append(f"{tally.quarantined + tally.unreadable_files:,} failures")
+        if tally.all_quarantined or tally.unreadable_files:
+            parts.append(f"{tally.all_quarantined + tally.unreadable_files:,} failures")
         if self.calls:
             parts.append(f"{self.calls} calls in flight")
         if self.trouble:
-            parts.append(f"waiting: {self.trouble}")
+            parts.append(f"waiting: {printable(self.trouble)}")
         return ", ".join(parts)
 
     def _done(self) -> int:
         tally = self.tally
-        return tally.done_before + tally.stored + tally.valid + tally.quarantined
+        return tally.done_before + tally.stored + tally.valid + tally.all_quarantined
 
     def _all_rows(self) -> float:
         """How many rows there are, by the bytes of those that were read; 0 if unknown."""
@@ -131,7 +145,7 @@ class Report:
         return f", {_duration(rest / self.tally.rows_per_s)} left"
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

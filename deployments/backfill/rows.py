@@ -34,13 +34,18 @@ class BadRow:
     media_item_id: Id | None = None
 
 
+class InvalidRow(Exception):
+    """A row that is no segment; the message says which field is wrong, and why."""
+
+
 class UnreadableSource(Exception):
     """A file, or the rest of it, can't be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How to read: the name of the text's encoding, and columns that a table has to have.
+    """How to read: the name of the text's encoding, and columns that a table has to have, all of
+    `columns` and one of `any_columns`.
 
     Without an encoding, UTF-8 and UTF-16 are told apart, and a line that is neither is taken for
     Windows-1252.
@@ -48,6 +53,7 @@ class ReadOptions:
 
     encoding: str | None = None
     columns: tuple[str, ...] = ()
+    any_columns: tuple[str, ...] = ()
 
 
 Reader = Callable[[IO[bytes], ReadOptions], Iterator[Row | BadRow]]
@@ -60,10 +66,13 @@ def shown(raw: str | dict[str, Any]) -> str:
     return text if len(text) <= MAX_RAW_CHARS else f"{text[:MAX_RAW_CHARS]}…"
 
 
-def check_columns(names: list[str], needed: tuple[str, ...]) -> None:
-    """Raise UnreadableSource if a table lacks a column that was asked for."""
-    lacking = [name for name in needed if name not in names]
+def check_columns(names: list[str], options: ReadOptions) -> None:
+    """Raise UnreadableSource if a table lacks a column that it has to have."""
+    lacking = [repr(name) for name in options.columns if name not in names]
     if lacking:
-        raise UnreadableSource(
-            f"it has no column {', '.join(map(repr, lacking))}; its columns are {', '.join(names)}"
-        )
+        problem = f"it has no column {', '.join(lacking)}"
+    elif options.any_columns and not set(names) & set(options.any_columns):
+        problem = f"it has none of the columns {', '.join(map(repr, options.any_columns))}"
+    else:
+        return
+    raise UnreadableSource(f"{problem}; its columns are {', '.join(names)}")

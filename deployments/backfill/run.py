@@ -4,64 +4,37 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
 
 from deployments.backfill.calls import Call, CallGroups, Item
 from deployments.backfill.destination import Destination
 from deployments.backfill.file_progress import Done, FileProgress
-from deployments.backfill.mapping import NamedByPosition, RowMapping
+from deployments.backfill.named_by_position import NamedByPosition
 from deployments.backfill.outcomes import Outcomes
-from deployments.backfill.own_files import without_own
-from deployments.backfill.progress_file import ProgressFile
-from deployments.backfill.quarantine import Quarantine, quarantine
+from deployments.backfill.plan import Plan
+from deployments.backfill.quarantine import Quarantine
 from deployments.backfill.reading import FileReader, Read
 from deployments.backfill.replacements import Replacements, Unreplaceable
 from deployments.backfill.report import Report
-from deployments.backfill.rows import BadRow, ReadOptions, UnreadableSource, shown
+from deployments.backfill.rows import BadRow, UnreadableSource, shown
 from deployments.backfill.sender import Sender
 from deployments.backfill.sources import SourceFile
-from deployments.backfill.tally import Tally
 from deployments.core.segments import Id
 
 ROWS_AT_ONCE = 100
 TICK_S = 0.25
 SAVE_PERIOD_S = 5.0
 
-Connect = Callable[[Tally], AbstractAsyncContextManager[Destination]]
-"""Opens the way to the service for a backfill with these numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do. Without `connect`, everything is read and checked, and nothing is sent.
-
-    With `progress`, the quarantine of earlier runs is kept.
-    """
-
-    files: Sequence[SourceFile]
-    mapping: RowMapping
-    connect: Connect | None
-    encoding: str | None = None
-    replace: bool = False
-    limit: int | None = None
-    max_rate: float | None = None
-    quarantine: Path | None = None
-    progress: ProgressFile | None = None
-
 
 async def run(plan: Plan, report: Report) -> None:
     """Do it; `report.tally` has the numbers, also when it raises.
 
     Raises what ends it early: ServiceError, OSError for the quarantine and progress files, and
-    InvalidInput, before anything is written, if one of these is a source.
+    InvalidInput, before anything is written, as `Plan.checked`.
     """
+    plan = plan.checked()
     go_on = plan.progress is not None
-    progress_path = plan.progress.path if plan.progress is not None else None
-    plan = replace(plan, files=without_own(plan.files, plan.quarantine, progress_path))
-    with quarantine(plan.quarantine, go_on=go_on) as refused:
+    with Quarantine(plan.quarantine, go_on=go_on) as refused:
         if plan.connect is None:
             with report.running():
                 await _Run(plan, report, refused, None).all_files()
@@ -90,7 +63,7 @@ class _Run:
         self._bytes = sum(file.size or 0 for file in self._files)
         self._bytes_done = 0
         self._groups = Replacements() if plan.replace else CallGroups()
-        self._read_options = ReadOptions(plan.encoding, plan.mapping.needed_columns)
+        self._read_options = plan.mapping.read_options(plan.encoding)
         names = Counter(file.name for file in self._files)
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._named = NamedByPosition()
@@ -111,6 +84,7 @@ class _Run:
         beside = asyncio.create_task(self._report_and_save())
         try:
             done = await asyncio.to_thread(lambda: [self._before(file) for file in self._files])
+            self._forget_stale(done)
             self._some_unfinished = not all(before.finished for before in done)
             for file, before in zip(self._files, done, strict=True):
                 if self._rows_left:
@@ -157,12 +131,25 @@ class _Run:
             return Done()
         return self._plan.progress.done(file)
 
+    def _forget_stale(self, done: Sequence[Done]) -> None:
+        """Drop from the quarantine what will be read again, since it may come out otherwise."""
+        if self._plan.progress is None or self._sender is None:
+            return
+        rows = {
+            file.url: before.rows
+            for file, before in zip(self._files, done, strict=True)
+            if not before.finished
+        }
+        self._quarantine.forget(
+            lambda source, row: source in rows and (row is None or not rows[source])
+        )
+
     async def _file(self, progress: FileProgress, beside: asyncio.Task[None]) -> None:
         file, before = progress.file, progress.before
         self._tally.files += 1
         self._tally.rows += before.rows
         self._tally.done_before += before.rows - before.quarantined
-        self._tally.quarantined += before.quarantined
+        self._tally.quarantined_before += before.quarantined
         if not before.finished:
             self._unsaved.append(progress)
             await self._rows(progress, beside)
@@ -190,18 +177,16 @@ class _Run:
         )
         try:
             while again:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, again))
+                rows = await self._take(reader, file, again)
                 again = again - len(rows) if rows else 0
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._pass_over(file, row)
             while self._rows_left and not before.finished:
-                rows = await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, self._rows_left))
+                rows = await self._take(reader, file, self._rows_left)
                 if not rows:
                     progress.ended = True
                     break
                 self._rows_left -= len(rows)
-                self._show_fraction(reader.bytes_read())
                 for row in rows:
                     await self._row(progress, row)
                 if beside.done():
@@ -210,6 +195,20 @@ class _Run:
         except UnreadableSource as error:
             self._outcomes.unreadable(file, str(error))
             await self._miss(reader.media_item_id, f"{file.url} can't be read to its end")
+        reader.close()
+        self._warn(file, reader)
+
+    async def _take(self, reader: FileReader, file: SourceFile, most: int) -> list[Read]:
+        try:
+            return await asyncio.to_thread(reader.take, min(ROWS_AT_ONCE, most))
+        finally:
+            self._show_fraction(reader.bytes_read())
+            self._warn(file, reader)
+
+    def _warn(self, file: SourceFile, reader: FileReader) -> None:
+        for warning in reader.warnings:
+            self._report.warn(file.url, warning)
+        reader.warnings.clear()
 
     async def _pass_over(self, file: SourceFile, read: Read) -> None:
         if isinstance(read, BadRow):

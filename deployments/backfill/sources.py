@@ -18,7 +18,6 @@ from deployments.backfill.rows import UnreadableSource
 from deployments.backfill.source_urls import url_of
 from deployments.core.errors import InvalidInput
 
-MAX_SIDECAR_BYTES = 1024 * 1024
 VERSION_MARKS = (
     "ETag",
     "etag",
@@ -30,6 +29,16 @@ VERSION_MARKS = (
     "CRC",
 )
 """What file systems tell of a file that is another when the content is."""
+
+_DECOMPRESSED_BY = {
+    ".zst": "the package zstandard",
+    ".lz4": "the package lz4",
+    ".gz": "a Python with zlib",
+    ".bz2": "a Python with bz2",
+    ".xz": "a Python with lzma",
+    ".lzma": "a Python with lzma",
+}
+"""What decompresses files, by extension; where it is missing, fsspec takes bytes as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +66,30 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator["OpenFile"]:
-        """Open it, decompressed. Raises what the file system raises."""
+        """Open it, decompressed. Raises what the file system raises.
+
+        And UnreadableSource if nothing is installed that decompresses it.
+        """
+        compression = infer_compression(self.path)
+        extension = PurePosixPath(self.path).suffix.lower()
+        if compression is None and extension in _DECOMPRESSED_BY:
+            needed = _DECOMPRESSED_BY[extension]
+            raise UnreadableSource(f"{extension} needs {needed}; install it where this runs")
         with self.file_system.open(self.path, "rb") as raw:
-            compression = infer_compression(self.path)
             yield OpenFile(compr[compression](raw, mode="rb") if compression else raw, raw)
 
-    def sidecar(self) -> tuple[str, bytes] | None:
-        """URL and content of the file `<stem>.json` beside it, if there is one.
+    def beside(self, name: str, most_bytes: int) -> tuple[str, bytes | None]:
+        """Path and first bytes of another file in its folder; None if there is none.
 
         Raises UnreadableSource.
         """
-        path = str(PurePosixPath(self.path).with_name(f"{self.stem}.json"))
+        path = str(PurePosixPath(self.path).with_name(name))
         try:
             if not self.file_system.exists(path):
-                return None
-            content = self.file_system.cat_file(path, 0, MAX_SIDECAR_BYTES + 1)
+                return path, None
+            content: bytes = self.file_system.cat_file(path, 0, most_bytes)
         except (OSError, ValueError) as error:
             raise UnreadableSource(f"{path} can't be read: {error}") from error
-        if len(content) > MAX_SIDECAR_BYTES:
-            raise UnreadableSource(f"{path} is longer than {MAX_SIDECAR_BYTES:,} bytes")
         return path, content
 
 

@@ -6,7 +6,7 @@ can't read without saying which.
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -23,10 +23,41 @@ _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 
 
+MAX_BLOCK_CHARS = 1024 * 1024
+"""Of lines without an empty one or times between, and of a cue's text. The longest text that the
+service takes has 20,000 characters, unless set otherwise."""
+_CHARS_OF_A_LINE = 100
+"""That count for a line beside its own, so that many empty ones are bounded, too."""
+
+
+@dataclass(slots=True)
+class _Lines:
+    """Lines of bounded length: of more, only the first ones are kept."""
+
+    kept: list[Line] = field(default_factory=list)
+    is_whole: bool = True
+    _chars: int = 0
+
+    def add(self, lines: Iterable[Line], *, are_all: bool = True) -> None:
+        """Add lines, and whether these are all that there were."""
+        self.is_whole &= are_all
+        for line in lines:
+            self._chars += len(line.text) + _CHARS_OF_A_LINE
+            if self._chars > MAX_BLOCK_CHARS:
+                self.is_whole = False
+                return
+            self.kept.append(line)
+
+    def take_number(self) -> list[Line]:
+        """Take the last line away if it is the number of what follows."""
+        is_number = self.is_whole and self.kept[-1].text.strip().isdecimal()
+        return [self.kept.pop()] if is_number else []
+
+
 @dataclass(slots=True)
 class _Cue:
     times: Line
-    text: list[Line] = field(default_factory=list)
+    text: _Lines = field(default_factory=_Lines)
 
 
 def read_subtitles(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -38,51 +69,42 @@ def read_subtitles(stream: IO[bytes], options: ReadOptions) -> Iterator[Row | Ba
     """
     cue: _Cue | None = None
     for block in _blocks(read_lines(stream, options.encoding)):
-        long = next((line for line in block if line.problem is not None), None)
+        lines = block.kept
+        long = next((line for line in lines if line.problem is not None), None)
+        times = next((n for n, line in enumerate(lines) if _LIKE_TIMES.match(line.text)), None)
         if long is not None:
             yield BadRow(long.number, str(long.problem), long.text)
-        elif any(_LIKE_TIMES.match(line.text) for line in block):
-            before, parts = _parts(block)
+        elif times is not None:
             if cue is not None:
-                cue.text += before
-            for part in parts:
-                if cue is not None:
-                    yield from _rows(cue)
-                cue = part
-        elif cue is not None and not _begins_another(block[0].text):
-            cue.text += block
-        elif not _NOT_A_CUE.match(block[0].text):
-            yield BadRow(block[0].number, f"it has no line with times ({ARROW})", _text(block))
+                # Before times may be a number or a name, and before that more of the last text.
+                cue.text.add(lines[: max(0, times - 1)])
+                yield from _rows(cue)
+            cue = _Cue(lines[times])
+            cue.text.add(lines[times + 1 :], are_all=block.is_whole)
+        elif cue is not None and not _begins_another(lines[0].text):
+            cue.text.add(lines, are_all=block.is_whole)
+        elif not _NOT_A_CUE.match(lines[0].text):
+            yield BadRow(lines[0].number, f"it has no line with times ({ARROW})", _text(lines))
     if cue is not None:
         yield from _rows(cue)
 
 
-def _blocks(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    """Lines between empty ones."""
-    block: list[Line] = []
+def _blocks(lines: Iterator[Line]) -> Iterator[_Lines]:
+    """Lines between empty ones, and of each cue where cues have none between."""
+    block, has_times = _Lines(), False
     for line in lines:
-        if line.problem is None and not line.text.strip():
-            if block:
+        is_times = _LIKE_TIMES.match(line.text) is not None
+        is_empty = line.problem is None and not line.text.strip()
+        if is_empty or (is_times and (has_times or not block.is_whole)):
+            number = block.take_number() if is_times else []
+            if block.kept:
                 yield block
-            block = []
-        else:
-            block.append(line)
-    if block:
+            block, has_times = _Lines(number), False
+        if not is_empty:
+            block.add([line])
+            has_times = has_times or is_times
+    if block.kept:
         yield block
-
-
-def _parts(block: list[Line]) -> tuple[list[Line], list[_Cue]]:
-    """A block's cues, and lines before that go on with the cue before.
-
-    A cue begins with a line of times, before which may be a line with its number or name.
-    """
-    starts = [position for position, line in enumerate(block) if _LIKE_TIMES.match(line.text)]
-    cues = []
-    for start, end in zip(starts, [*starts[1:], len(block)], strict=True):
-        if end < len(block) and block[end - 1].text.strip().isdecimal():
-            end -= 1
-        cues.append(_Cue(block[start], block[start + 1 : end]))
-    return block[: max(0, starts[0] - 1)], cues
 
 
 def _begins_another(line: str) -> bool:
@@ -91,8 +113,12 @@ def _begins_another(line: str) -> bool:
 
 
 def _rows(cue: _Cue) -> Iterator[Row | BadRow]:
-    marked = " ".join(line.text.strip() for line in cue.text)
-    number, raw = cue.times.number, _text([cue.times, *cue.text])
+    marked = " ".join(line.text.strip() for line in cue.text.kept)
+    number, raw = cue.times.number, _text([cue.times, *cue.text.kept])
+    if not cue.text.is_whole:
+        reason = f"it has more than about {MAX_BLOCK_CHARS:,} characters without times between"
+        yield BadRow(number, reason, raw)
+        return
     times = _TIMES.match(cue.times.text)
     seconds = _seconds_of(times) if times is not None else None
     if seconds is None:

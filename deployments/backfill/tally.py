@@ -13,8 +13,9 @@ class Tally:
 
     `stored` rows are durable; `changed` of them were not stored so before, and `truncated` have a
     text beyond the model's token limit. `valid` counts in a dry run what would be sent.
-    `done_before` rows were done by an earlier run, as its progress file says; `quarantined` counts
-    those of all runs. `unreadable_files` couldn't be read to their end.
+    `done_before` rows were done by an earlier run, and `quarantined_before` put aside, as the
+    progress file says. `unreadable_files` couldn't be read to their end. `warnings` are of what
+    may not be what was meant.
     """
 
     files: int = 0
@@ -27,6 +28,8 @@ class Tally:
     truncated: int = 0
     valid: int = 0
     quarantined: int = 0
+    quarantined_before: int = 0
+    warnings: int = 0
     postponed_calls: int = 0
     seconds: float = 0.0
     finished: bool = False
@@ -37,10 +40,15 @@ class Tally:
         return (self.stored + self.valid) / self.seconds if self.seconds else 0.0
 
     @property
+    def all_quarantined(self) -> int:
+        """Rows of all runs that are put aside."""
+        return self.quarantined + self.quarantined_before
+
+    @property
     def exit_code(self) -> int:
         """0 only if all rows are in."""
         if not self.finished:
             return COULD_NOT_BE_DONE
-        if self.quarantined or self.unreadable_files:
+        if self.all_quarantined or self.unreadable_files:
             return SOME_ARE_QUARANTINED
         return ALL_ROWS_ARE_IN

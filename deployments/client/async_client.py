@@ -35,6 +35,7 @@ from deployments.client.transport import (
     Retries,
     document,
     headers,
+    request,
     service_url,
     timeout,
     translated,
@@ -216,13 +217,12 @@ class AsyncClient:
 
     async def document(self, call: Call[Any]) -> Any:
         """The answer to a call as the service's JSON."""
+        arguments = request(call)
         attempt = 0
         while True:
             try:
                 with translated(self.url):
-                    response = await self._http.request(
-                        call.method, call.path, json=call.body, params=call.params
-                    )
+                    response = await self._http.request(**arguments)
                 return document(call, response)
             except EmbeddingsError as error:
                 attempt += 1

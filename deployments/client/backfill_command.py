@@ -17,10 +17,11 @@ from deployments.client.options import (
     absolute,
     print_json,
 )
+from deployments.client.printable import say
 from deployments.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from deployments.backfill.run import Connect
+    from deployments.backfill.plan import Connect
 
 Sources = Annotated[
     list[str],
@@ -137,10 +138,12 @@ def backfill(
     from rich.console import Console
 
     from deployments.backfill.http_destination import by_http
-    from deployments.backfill.mapping import RowMapping, column_map, constant_metadata
+    from deployments.backfill.mapping import RowMapping
+    from deployments.backfill.mapping_options import column_map, constant_metadata
+    from deployments.backfill.plan import Connect, Plan
     from deployments.backfill.progress_file import ProgressFile
     from deployments.backfill.report import Report
-    from deployments.backfill.run import Connect, Plan, run
+    from deployments.backfill.run import run
     from deployments.backfill.sources import find_files
     from deployments.backfill.tally import Tally
     from deployments.core.segments import EmbeddingType
@@ -169,7 +172,7 @@ def backfill(
         max_rate,
         absolute(quarantine) if quarantine else None,
         ProgressFile(absolute(progress), options) if progress else None,
-    )
+    ).checked()
     tally = Tally()
     report = Report(Console(stderr=True), tally)
     try:
@@ -178,7 +181,7 @@ def backfill(
         if as_json:
             print_json({**asdict(tally), "exit_code": tally.exit_code})
         else:
-            typer.echo("\n".join(report.summary()))
+            say("\n".join(report.summary()))
     raise typer.Exit(tally.exit_code)
 
 

@@ -15,6 +15,7 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import say
 
 if TYPE_CHECKING:
     from deployments.client.load import Load
@@ -105,4 +106,4 @@ def _print(load: "Load") -> None:
     table.add_row(*("-" if figures[key] is None else f"{figures[key]:,}" for key in names))
     show(table)
     for code, count in load.errors.items():
-        typer.echo(f"{count} searches were not answered: {code}")
+        say(f"{count} searches were not answered: {code}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
+from deployments.client.bodies import check_text
 from deployments.client.results import (
     Deleted,
     Embeddings,
@@ -209,4 +210,8 @@ def _plain(vector: Any) -> Any:
 
 
 def _media_path(media_item_id: Id) -> str:
-    return f"/media/{quote(str(media_item_id), safe='')}"
+    name = str(media_item_id)
+    check_text("media_item_id", name)
+    # As they are, these two would be folders, and resolved away.
+    encoded = name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
+    return f"/media/{encoded}"

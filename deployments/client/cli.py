@@ -16,6 +16,7 @@ from deployments.client import (
     service_commands,
 )
 from deployments.client.errors import EmbeddingsError, Forbidden, Unauthorized, Unreachable
+from deployments.client.printable import say
 from deployments.core.errors import ServiceError
 
 SERVICE_PACKAGES = ("faiss", "orjson", "psutil", "ray", "sentence_transformers", "torch", "yaml")
@@ -27,8 +28,8 @@ NOT_REACHABLE = 4
 HELP = """Work with the embeddings service and with its index folders.
 
 EMBEDDINGS_SERVICE_URL and EMBEDDINGS_API_KEY say where the service is, and with which key. Exit
-codes: 0 done, 1 failed or refused, 2 wrong usage, 4 no service answers; `backfill` and `export`
-have further ones."""
+codes: 0 done, 1 failed or refused, 2 wrong usage, 4 no service answers, 130 ended by Ctrl-C;
+`backfill` and `export` have further ones."""
 
 
 class _Commands(TyperGroup):
@@ -58,7 +59,7 @@ class _Commands(TyperGroup):
             raise
         except OSError as error:
             message = str(error)
-        typer.echo(f"Error: {message}", err=True)
+        say(f"Error: {message}", err=True)
         raise typer.Exit(code)
 
 

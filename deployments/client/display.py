@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from deployments.client.printable import printable
 from deployments.client.results import Context, Health, Hit, Moment, Segment, Stats
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def hits_table(hits: Iterable[Hit]) -> "Table":
     for hit in hits:
         for before in hit.context.before if hit.context else ():
             table.add_row("", "", _time(before), _dim(before))
-        table.add_row(f"{hit.similarity:.2f}", str(hit.media_item_id), _time(hit), marked(hit))
+        table.add_row(
+            f"{hit.similarity:.2f}", printable(hit.media_item_id), _time(hit), marked(hit)
+        )
         for after in hit.context.after if hit.context else ():
             table.add_row("", "", _time(after), _dim(after))
         for other in hit.others:
@@ -49,7 +52,9 @@ def moments_table(moments: Iterable[Moment]) -> "Table":
     table = _table("score", "media item", "time", "text")
     for moment in moments:
         at = span(moment.start_time, moment.end_time)
-        table.add_row(f"{moment.score:.2f}", str(moment.media_item_id), at, _around(moment.context))
+        table.add_row(
+            f"{moment.score:.2f}", printable(moment.media_item_id), at, _around(moment.context)
+        )
         for kind in TYPES:
             for hit in moment.evidence.get(kind, ()):
                 table.add_row("", "", _time(hit), f"{kind}  {hit.similarity:.2f}  {_line(hit)}")
@@ -60,7 +65,7 @@ def marked(hit: Hit) -> "Text":
     """A hit's text with the words of the query marked."""
     from rich.text import Text
 
-    text = Text(hit.text or _image(hit))
+    text = Text(printable(hit.text or _image(hit)))
     for start, end in hit.highlights or ():
         text.stylize(MARK, start, end)
     return text
@@ -77,10 +82,10 @@ def stats_table(stats: Stats) -> "Table":
         table.add_row(
             kind,
             f"{getattr(stats, f'{kind}_vectors'):,}",
-            str(index.get("type", "-")),
+            printable(index.get("type", "-")),
             f"{progress:.0%}" if progress is not None else "yes" if index.get("building") else "-",
             "-" if recall is None else f"{recall:.3f}",
-            *(str(index.get("model_name", "")) for _ in shown),
+            *(printable(index.get("model_name", "")) for _ in shown),
         )
     table.add_row("total", f"{stats.total_vectors:,}")
     return table
@@ -91,17 +96,17 @@ def health_lines(health: Health) -> Sequence["RenderableType"]:
     from rich.text import Text
 
     lines: list[RenderableType] = [
-        Text(health.status, style="bold green" if health.healthy else "bold red")
+        Text(printable(health.status), style="bold green" if health.healthy else "bold red")
     ]
     if health.reason:
-        lines.append(Text(health.reason))
+        lines.append(Text(printable(health.reason)))
     if (stats := health.stats) is not None:
         replicas = "?" if stats.encoder_replicas is None else stats.encoder_replicas
         lines.append(
             Text(
-                f"model {stats.model_name}, {stats.embedding_dimension} dimensions; "
+                f"model {printable(stats.model_name)}, {stats.embedding_dimension} dimensions; "
                 f"{replicas} encoder{'' if replicas == 1 else 's'}; last write "
-                f"{stats.last_write or 'before the index started'}"
+                f"{printable(stats.last_write or 'before the index started')}"
             )
         )
         lines.append(stats_table(stats))
@@ -131,7 +136,7 @@ def _time(segment: Segment) -> str:
 def _dim(segment: Segment) -> "Text":
     from rich.text import Text
 
-    return Text(segment.text, style="dim")
+    return Text(printable(segment.text), style="dim")
 
 
 def _image(segment: Segment) -> str:
@@ -143,8 +148,8 @@ def _around(context: Context | None) -> "Text":
     from rich.text import Text
 
     said = [] if context is None else [*context.before, *context.during, *context.after]
-    return Text(" ".join(segment.text for segment in said), style="dim")
+    return Text(printable(" ".join(segment.text for segment in said)), style="dim")
 
 
 def _line(hit: Hit) -> str:
-    return " ".join((hit.text or _image(hit)).split())
+    return printable(" ".join((hit.text or _image(hit)).split()))

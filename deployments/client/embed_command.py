@@ -19,6 +19,7 @@ from deployments.client.options import (
     connect,
     print_json,
 )
+from deployments.client.printable import say
 
 if TYPE_CHECKING:
     from deployments.client.sync_client import Client
@@ -168,12 +169,12 @@ def _store(
     if as_json:
         print_json({"media_item_id": item, "embedding_type": kind, **asdict(stored)})
         return
-    typer.echo(
+    say(
         f"{stored.embeddings_created} {kind} segments of media item {item} are stored, "
         f"{stored.changed} of them new or changed."
     )
     if stored.truncated:
-        typer.echo(f"{stored.truncated} are longer than the model reads, and were cut for it.")
+        say(f"{stored.truncated} are longer than the model reads, and were cut for it.")
 
 
 @contextmanager
@@ -211,5 +212,5 @@ def _print_vectors(client: "Client", texts: list[str], query: bool, as_json: boo
         return
     for text, vector in zip(texts, found.vectors, strict=True):
         numbers = " ".join(f"{number:+.4f}" for number in vector[:SHOWN_NUMBERS])
-        typer.echo(f"{numbers} … ({len(vector)} numbers)  {text}")
-    typer.echo(f"By model {found.model}; nothing was stored. --json prints whole vectors.")
+        say(f"{numbers} … ({len(vector)} numbers)  {text}")
+    say(f"By model {found.model}; nothing was stored. --json prints whole vectors.")

@@ -1,6 +1,7 @@
 """Every error that the client raises.
 
 EmbeddingsError
+├── InvalidValue         a value that no request can carry; nothing was sent
 ├── Unreachable          no connection to the service, or one that broke
 ├── TimedOut             no answer in time
 ├── UnexpectedAnswer     an answer that no version of the service gives
@@ -23,6 +24,10 @@ class EmbeddingsError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class InvalidValue(EmbeddingsError):
+    """A value has no form in a request: NaN, half a character, an object. Nothing was sent."""
 
 
 class Unreachable(EmbeddingsError):

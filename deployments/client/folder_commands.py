@@ -17,6 +17,7 @@ from deployments.client.options import (
     print_counts,
     print_json,
 )
+from deployments.client.printable import say
 
 if TYPE_CHECKING:
     from deployments.core.folders.salvage_export import SalvagedExport
@@ -57,8 +58,8 @@ def backup(
         return
     print_counts(copied.segments)
     for reason in copied.left_out:
-        typer.echo(f"Left out, to be rebuilt from the store: {reason}")
-    typer.echo(f"{folder} was copied to {target} ({copied.store_bytes:,} bytes) and verified.")
+        say(f"Left out, to be rebuilt from the store: {reason}")
+    say(f"{folder} was copied to {target} ({copied.store_bytes:,} bytes) and verified.")
 
 
 def restore(
@@ -81,8 +82,8 @@ def restore(
         return
     print_counts(restored.copied.segments)
     if restored.kept:
-        typer.echo(f"The index that was there before is in {restored.kept}.")
-    typer.echo(f"{folder} is restored from {source}.")
+        say(f"The index that was there before is in {restored.kept}.")
+    say(f"{folder} is restored from {source}.")
 
 
 def verify(
@@ -106,9 +107,9 @@ def verify(
         if verdict.segments:
             print_counts(verdict.segments)
         for line in [*verdict.problems, *(f"Note: {note}" for note in verdict.notes)]:
-            typer.echo(line)
+            say(line)
         count = len(verdict.problems)
-        typer.echo(
+        say(
             f"{folder} has {count} problem{'s' if count > 1 else ''}."
             if count
             else f"{folder} is whole (model {model_names(verdict.models)})."
@@ -153,7 +154,7 @@ def export(
         print_json({"folder": folder, "file": path, **asdict(exported)})
         return
     print_counts(exported.segments)
-    typer.echo(f"{folder} was exported to {path} ({exported.file_bytes:,} bytes).")
+    say(f"{folder} was exported to {path} ({exported.file_bytes:,} bytes).")
 
 
 def _report_salvage(folder: Path, path: Path, done: "SalvagedExport", as_json: bool) -> None:
@@ -162,8 +163,8 @@ def _report_salvage(folder: Path, path: Path, done: "SalvagedExport", as_json: b
         print_json({"folder": folder, "file": path, **asdict(exported), "salvage": asdict(salvage)})
     else:
         print_counts(exported.segments)
-        typer.echo(salvage.summary)
-        typer.echo(f"What is intact of {folder} was exported to {path}.")
+        say(salvage.summary)
+        say(f"What is intact of {folder} was exported to {path}.")
     if salvage.lost_rows or salvage.missing_commits or not salvage.lost_are_counted:
         raise typer.Exit(SOMETHING_IS_LOST)
 
@@ -185,7 +186,7 @@ def import_(
         print_json({"folder": folder, "file": path, **asdict(imported)})
         return
     stored = imported.stored
-    typer.echo(
+    say(
         f"{path}: {stored.records} segments of model {model_names(imported.models)} are in "
         f"{folder}, {stored.changed} of them new or changed."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deployments.client.options import AsJson, absolute, print_json
+from deployments.client.printable import printable, say
 
 if TYPE_CHECKING:
     from deployments.core.folders.legacy_import import ImportedLegacy
@@ -105,7 +106,7 @@ def _sample_check(settings: "Settings", model: str, count: int | None) -> "Sampl
     except ModelError as error:
         if count is not None:
             raise
-        typer.echo(f"Vectors are not compared with the model: {error.detail}", err=True)
+        say(f"Vectors are not compared with the model: {error.detail}", err=True)
         return None
 
     def encode(texts: Sequence[str]) -> Vectors:
@@ -125,7 +126,7 @@ def _print_imported(imported: "ImportedLegacy", folder: Path, model: str) -> Non
     from rich.table import Table
 
     if not imported.types:
-        typer.echo(f"{folder} was imported already; its old files are in {imported.legacy_folder}.")
+        say(f"{folder} was imported already; its old files are in {imported.legacy_folder}.")
         return
     types = imported.types.values()
     table = Table("", *(kind.value for kind in imported.types))
@@ -143,10 +144,10 @@ def _print_imported(imported: "ImportedLegacy", folder: Path, model: str) -> Non
         ],
     }
     for label, values in facts.items():
-        table.add_row(label, *(str(value) for value in values))
+        table.add_row(label, *(printable(value) for value in values))
     Console().print(table)
     for kind, each in imported.types.items():
         for bad in each.skipped:
-            typer.echo(f"Skipped {kind} row {bad.row}: {bad.reason}")
-    typer.echo(f"Imported into {folder} as vectors of {model}.")
-    typer.echo(f"The old files are in {imported.legacy_folder}.")
+            say(f"Skipped {kind} row {bad.row}: {bad.reason}")
+    say(f"Imported into {folder} as vectors of {model}.")
+    say(f"The old files are in {imported.legacy_folder}.")

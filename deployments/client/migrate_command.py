@@ -16,6 +16,7 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import printable, say
 
 if TYPE_CHECKING:
     from deployments.client.sync_client import Client
@@ -137,12 +138,15 @@ def _watch(client: "Client", document: Any, *, quiet: bool) -> Any:
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     screen = Console(stderr=True)
     with Progress("encoding", *columns, console=screen, disable=quiet) as progress:
-        task = progress.add_task("encoding", total=None)
+        task, told = progress.add_task("encoding", total=None), None
         while (migration := document["migration"]) is not None:
             progress.update(task, total=migration["rows"], completed=migration["rows_done"])
             done = migration["state"] == "ready" and not migration["switch_when_ready"]
             if done or migration["state"] in ("switched", "failed"):
                 break
+            if migration["reason"] not in (None, told) and not quiet:
+                told = migration["reason"]
+                screen.print(told, markup=False)
             time.sleep(POLL_S)
             document = _ask(client, "GET", "")
     return document
@@ -150,7 +154,7 @@ def _watch(client: "Client", document: Any, *, quiet: bool) -> Any:
 
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
-        typer.echo("Nothing was switched; say --yes, or run this with --switch.")
+        say("Nothing was switched; say --yes, or run this with --switch.")
         return False
     return typer.confirm("Search with the new model from now on?")
 
@@ -161,7 +165,7 @@ def _print(document: Any) -> None:
 
     migration = document["migration"]
     if migration is None:
-        typer.echo("There is no migration.")
+        say("There is no migration.")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("index", "from", "to", "overlap@10", "queries"):
@@ -171,16 +175,16 @@ def _print(document: Any) -> None:
     for kind, index in migration["indices"].items():
         overlap = index["overlap_at_10"]
         table.add_row(
-            kind,
-            index["from_model"],
-            index["to_model"],
+            printable(kind),
+            printable(index["from_model"]),
+            printable(index["to_model"]),
             "-" if overlap is None else f"{overlap:.2f}",
             str(index["queries"]),
         )
     show(table)
-    typer.echo(f"{_STATES[migration['state']].format(**migration)}")
+    say(f"{_STATES[migration['state']].format(**migration)}")
     if migration["reason"]:
-        typer.echo(migration["reason"])
+        say(migration["reason"])
 
 
 _STATES = {

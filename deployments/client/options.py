@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deployments.client.calls import DEFAULT_URL as DEFAULT_URL
+from deployments.client.printable import say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,7 +86,13 @@ def absolute(path: Path) -> Path:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one line; paths become strings."""
-    typer.echo(json.dumps(document, default=str, ensure_ascii=False))
+    text = json.dumps(document, default=str, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A path with bytes that aren't UTF-8.
+        text = json.dumps(document, default=str)
+    typer.echo(text)
 
 
 def model_names(models: Mapping[Any, Any] | None) -> str:
@@ -96,4 +103,4 @@ def model_names(models: Mapping[Any, Any] | None) -> str:
 def print_counts(counts: Mapping[Any, int]) -> None:
     """Print how many of each type there are."""
     each = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    typer.echo(f"{sum(counts.values())} segments: {each}")
+    say(f"{sum(counts.values())} segments: {each}")

@@ -12,6 +12,9 @@ as they are. Errors are problem documents (RFC 9457):
     401, 403           502: the key of this API service is wrong, not the caller
     other 5xx          502
     nothing            503 if it can't be reached, 504 if it takes too long
+
+What a proxy in front of it answers, or another server at its address, is 502, or 503 for 503, and
+nothing of it is passed on.
 """
 
 from collections.abc import AsyncIterator
@@ -50,12 +53,16 @@ def search_router(
     """The route, for an app's `include_router`.
 
     `url` and `api_key` are by default EMBEDDINGS_SERVICE_URL and EMBEDDINGS_API_KEY, read when the
-    app starts. The connections are closed when it ends.
+    app starts. The connections are closed when it ends; an app that is mounted in another one, and
+    so has no start of its own, gets a connection for each request.
     """
+
+    def connected() -> AsyncClient:
+        return AsyncClient(url, api_key, timeout_s=timeout_s, retries=_ONCE_MORE)
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[dict[str, AsyncClient]]:
-        async with AsyncClient(url, api_key, timeout_s=timeout_s, retries=_ONCE_MORE) as client:
+        async with connected() as client:
             yield {"embeddings_client": client}
 
     router = APIRouter(lifespan=lifespan, tags=["search"])
@@ -68,10 +75,13 @@ def search_router(
     )
     async def search(request: Request) -> Response:
         """Where something was said or shown; parameters as the embeddings service's."""
-        client: AsyncClient = request.state.embeddings_client
         call = Call("GET", f"{PATH}?{request.url.query}", lambda document: document)
+        client: AsyncClient | None = getattr(request.state, "embeddings_client", None)
         try:
-            return JSONResponse(await client.document(call))
+            if client is not None:
+                return JSONResponse(await client.document(call))
+            async with connected() as own:
+                return JSONResponse(await own.document(call))
         except EmbeddingsError as error:
             return _problem(error)
 
@@ -88,6 +98,11 @@ def _problem(error: EmbeddingsError) -> Response:
     elif isinstance(error, TimedOut):
         status, code = HTTPStatus.GATEWAY_TIMEOUT, "timed_out"
         detail = "the embeddings service didn't answer in time"
+    elif isinstance(error, Refused) and error.is_of_a_proxy:
+        # Its detail has the service's address, which is nothing for the callers.
+        detail = "what answers for the embeddings service has no answer of it"
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            status, code, retry_after_s = HTTPStatus(503), "unreachable", RETRY_AFTER_S
     elif not isinstance(error, Refused):
         detail = "the embeddings service gave an answer that isn't known here"
     elif error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

@@ -14,6 +14,7 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import say
 
 GROUP_SIZE = 3
 
@@ -111,7 +112,7 @@ def search(
         segments = value(hits, document)
         table = hits_table(segments)
     if table.row_count == 0:
-        typer.echo(_nothing(kind, mode, min_similarity))
+        say(_nothing(kind, mode, min_similarity))
     else:
         show(table)
 

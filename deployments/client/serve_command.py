@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from deployments.client.printable import say
+
 PACKAGED_CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 
 Config = Annotated[
@@ -57,11 +59,16 @@ def serve(
         raise ModuleNotFoundError("No module named 'ray'", name="ray")
     from deployments import local
     from deployments.client.options import absolute
+    from deployments.serve_process import StartError
 
     if index_dir is not None:
         os.environ["FAISS_INDEX_DIR"] = str(absolute(index_dir))
-    with _configured(config or _default_config(), host, port) as file:
-        raise typer.Exit(local.run(file, log, samples))
+    try:
+        with _configured(config or _default_config(), host, port) as file:
+            raise typer.Exit(local.run(file, log, samples))
+    except StartError as error:
+        say(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _default_config() -> Path:
@@ -71,14 +78,16 @@ def _default_config() -> Path:
 
 @contextmanager
 def _configured(config: Path, host: str | None, port: int | None) -> Iterator[Path]:
-    """The configuration's file, or one like it with another address."""
+    """The configuration's file, or one like it with another address. Raises StartError."""
     if host is None and port is None:
         yield config
         return
     import yaml
 
-    document = yaml.safe_load(config.read_text(encoding="utf-8"))
-    http = document.setdefault("http_options", {})
+    from deployments.serve_process import read_config
+
+    document = read_config(config)
+    http = document["http_options"]
     http |= {"host": host} if host is not None else {}
     http |= {"port": port} if port is not None else {}
     with tempfile.TemporaryDirectory(prefix="embeddings-service-") as folder:

@@ -14,6 +14,7 @@ from deployments.client.options import (
     print_json,
     show,
 )
+from deployments.client.printable import printable, say
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +61,7 @@ def stats(as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = Non
     from deployments.client.display import stats_table
 
     counts = value(call, document)
-    typer.echo(f"model {counts.model_name}, {counts.embedding_dimension} dimensions")
+    say(f"model {counts.model_name}, {counts.embedding_dimension} dimensions")
     show(stats_table(counts))
 
 
@@ -83,7 +84,7 @@ def delete(
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter(f"say --yes to remove {what}")
-        typer.confirm(f"Remove {what} from {url}?", abort=True)
+        typer.confirm(printable(f"Remove {what} from {url}?"), abort=True, err=True)
     call = calls.delete_media(media_item, kind)
     with connect(url, api_key) as client:
         document = client.document(call)
@@ -91,4 +92,4 @@ def delete(
         print_json(document)
         return
     count = value(call, document).embeddings_deleted
-    typer.echo(f"{count} segments of media item {media_item} were removed.")
+    say(f"{count} segments of media item {media_item} were removed.")

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from deployments.client import calls
-from deployments.client.batches import BATCH_SIZE, Batches, InFlight, Progress
+from deployments.client.abandon import Requests
+from deployments.client.batches import BATCH_SIZE, Batch, Batches, InFlight, Progress
 from deployments.client.calls import (
     Call,
     EmbeddingType,
@@ -36,6 +38,7 @@ from deployments.client.transport import (
     Retries,
     document,
     headers,
+    request,
     service_url,
     timeout,
     translated,
@@ -64,12 +67,14 @@ class Client:
     ) -> None:
         self.url = service_url(url)
         self._retries = retries
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers=headers(api_key),
-            timeout=timeout(timeout_s),
-            transport=transport,
-        )
+        self._options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": headers(api_key),
+            "timeout": timeout(timeout_s),
+            "verify": httpx.create_ssl_context(),
+        }
+        self._transport = transport
+        self._http = httpx.Client(**self._options, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -115,22 +120,35 @@ class Client:
         """Store segments from an iterator, each with its `media_item_id` unless it is given here.
 
         At most some thousand are in memory and `in_flight` requests under way. `progress` is called
-        with the sums after each. Raises the first error, and ValueError for a segment without id.
+        with the sums after each. Raises the first error, and ValueError for a segment without id;
+        then, as after Ctrl-C, requests under way are cut off, and may have been applied or not.
         """
         batches = Batches(media_item_id, batch_size)
         under_way = InFlight[Future[Stored]](in_flight, progress)
+        requests = Requests()
 
         def settle_one() -> None:
             under_way.settle(wait(under_way.calls, return_when=FIRST_COMPLETED).done)
 
-        with ThreadPoolExecutor(in_flight, "store_many") as pool:
-            for batch in batches.all_of(segments):
-                while not under_way.has_room_for(batch):
+        def start(batch: Batch, http: httpx.Client) -> Future[Stored]:
+            call = calls.embed(batch.media_item_id, batch.segments, embedding_type, replace=False)
+            return requests.start(lambda: value(call, self._document(call, http, requests)))
+
+        with ExitStack() as connections:
+            http = self._http
+            if self._transport is None:
+                # Connections that nobody else uses, so that they can be cut off.
+                http = connections.enter_context(httpx.Client(**self._options))
+            try:
+                for batch in batches.all_of(segments):
+                    while not under_way.has_room_for(batch):
+                        settle_one()
+                    under_way.add(start(batch, http), batch)
+                while under_way.calls:
                     settle_one()
-                call = pool.submit(self.embed, batch.media_item_id, batch.segments, embedding_type)
-                under_way.add(call, batch)
-            while under_way.calls:
-                settle_one()
+            except BaseException:
+                requests.abandon()
+                raise
         return under_way.stored
 
     def search(self, query: str | None = None, **options: Unpack[SearchOptions]) -> Hits:
@@ -219,20 +237,27 @@ class Client:
 
     def document(self, call: Call[Any]) -> Any:
         """The answer to a call as the service's JSON."""
-        attempt = 0
+        return self._document(call, self._http)
+
+    def _document(
+        self, call: Call[Any], http: httpx.Client, requests: Requests | None = None
+    ) -> Any:
+        arguments = request(call)
+        extensions = {} if requests is None else {"trace": requests.trace}
+        rest = time.sleep if requests is None else requests.pause
+        attempt, pause = 0, 0.0
         while True:
+            rest(pause)
             try:
                 with translated(self.url):
-                    response = self._http.request(
-                        call.method, call.path, json=call.body, params=call.params
-                    )
+                    response = http.request(**arguments, extensions=extensions)
                 return document(call, response)
             except EmbeddingsError as error:
                 attempt += 1
-                pause = self._retries.pause_s(call, error, attempt)
-                if pause is None:
+                again = self._retries.pause_s(call, error, attempt)
+                if again is None:
                     raise
-            time.sleep(pause)
+                pause = again
 
     def _send(self, call: Call[T]) -> T:
         return value(call, self.document(call))

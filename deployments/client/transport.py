@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 import httpx
 
+from deployments.client.bodies import check_text, encoded
 from deployments.client.calls import DEFAULT_URL, Call
 from deployments.client.errors import (
     BY_STATUS,
     EmbeddingsError,
     FieldError,
+    InvalidValue,
     Overloaded,
     Refused,
     TimedOut,
@@ -98,6 +100,17 @@ def timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT_S))
 
 
+def request(call: Call[Any]) -> dict[str, Any]:
+    """A call as arguments of httpx' `request`. Raises InvalidValue for what can't be sent."""
+    arguments: dict[str, Any] = {"method": call.method, "url": call.path, "params": call.params}
+    for name, each in (call.params or {}).items():
+        check_text(name, str(each))
+    if call.body is not None:
+        arguments["content"] = encoded(call.body)
+        arguments["headers"] = {"Content-Type": "application/json"}
+    return arguments
+
+
 @contextmanager
 def translated(url: str) -> Iterator[None]:
     """Raises httpx' errors as the client's own."""
@@ -109,6 +122,10 @@ def translated(url: str) -> Iterator[None]:
         raise TimedOut(f"{url} didn't answer in time: {_reason(error)}") from error
     except httpx.TransportError as error:
         raise Unreachable(f"the connection to {url} broke: {_reason(error)}") from error
+    except httpx.DecodingError as error:
+        raise UnexpectedAnswer(f"{url} gave an answer that can't be read: {error}") from error
+    except httpx.InvalidURL as error:
+        raise InvalidValue(f"the request's URL can't be used: {error}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -121,7 +138,7 @@ def document(call: Call[Any], response: httpx.Response) -> Any:
         raise _refusal(response)
     try:
         return response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnexpectedAnswer(
             f"{response.url} answered {response.status_code} with what isn't JSON; is it the "
             "embeddings service?"
@@ -132,7 +149,7 @@ def value(call: Call[T], answer: Any) -> T:
     """The answer as the call's value. Raises UnexpectedAnswer."""
     try:
         return call.read(answer)
-    except (KeyError, TypeError, ValueError, LookupError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnexpectedAnswer(
             f"the answer to {call.method} {call.path} isn't one that this client knows "
             f"({type(error).__name__}: {error}); is it the embeddings service, of this version?"
@@ -164,7 +181,7 @@ def _problem(response: httpx.Response) -> tuple[str, str, list[FieldError]]:
             for each in answer.get("errors") or ()
         ]
         return str(answer["detail"]), str(answer["code"]), errors
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         status = response.status_code
         return f"{response.url} answered {status} {response.reason_phrase}", f"http_{status}", []
 

@@ -19,6 +19,7 @@ from deployments.core.api.schemas import (
     StatsResponse,
 )
 from deployments.core.errors import (
+    Conflict,
     DeadlineExceeded,
     InvalidInput,
     NotReady,
@@ -111,7 +112,7 @@ def create_app(backend: Backend, settings: Settings, observe: Observe = lambda *
 
     @app.post(
         "/embed",
-        responses=WRITE_PROBLEMS | BODY_PROBLEMS,
+        responses=WRITE_PROBLEMS | BODY_PROBLEMS | problem_responses(Conflict),
         tags=["store"],
         summary="Store and embed segments",
     )

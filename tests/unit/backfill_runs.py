@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from deployments.backfill.mapping import RowMapping
+from deployments.backfill.plan import Plan
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.report import Report
-from deployments.backfill.run import Plan, run
+from deployments.backfill.run import run
 from deployments.backfill.sources import find_files
 from deployments.backfill.tally import Tally
 from deployments.core.errors import StoreDamaged
@@ -39,6 +40,7 @@ class Backfill:
         urls: Sequence[str] = (),
         quarantine_file: Path | None = None,
         progress_file: Path | None = None,
+        form: str | None = None,
         **options: Any,
     ) -> int:
         """Returns the exit code. `sources` are in the folder, and `urls` anywhere."""
@@ -57,7 +59,7 @@ class Backfill:
 
         try:
             plan = Plan(
-                find_files([*(str(self.folder / source) for source in sources), *urls]),
+                find_files([*(str(self.folder / source) for source in sources), *urls], form),
                 RowMapping(kind, **given),
                 None if dry else connect,
                 quarantine=quarantine_file or self.folder / "quarantine.jsonl",

@@ -1,4 +1,5 @@
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,6 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from backfill_runs import Backfill
+from failing_connection import FailingConnection
 from folder_samples import fill
 from storage_samples import MODEL
 
@@ -39,6 +41,19 @@ def open_index(folder: Path) -> Iterator[Callable[[], SegmentIndex]]:
 @pytest.fixture
 def index(open_index: Callable[[], SegmentIndex]) -> SegmentIndex:
     return open_index()
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FailingConnection]]:
+    """Makes the store's connections fail; set what fails on the class."""
+    connect = sqlite3.connect
+
+    def connect_failing(*arguments: object, **options: object) -> sqlite3.Connection:
+        return connect(*arguments, factory=FailingConnection, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(sqlite3, "connect", connect_failing)
+    yield FailingConnection
+    FailingConnection.fail_before = FailingConnection.fail_after = ()
 
 
 @pytest.fixture

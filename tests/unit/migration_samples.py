@@ -11,7 +11,8 @@ from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import ServiceError
 from deployments.core.index.migration import Migration
 from deployments.core.index.segment_index import SegmentIndex
-from deployments.core.segments import EmbeddingType, ModelIdentity, Search, Upsert, Vectors
+from deployments.core.segments import EmbeddingType, ModelIdentity, Search, Segment, Upsert, Vectors
+from deployments.core.storage.migration_record import Phase
 from deployments.core.storage.operations import Maintenance
 from deployments.core.vectors.exact_search import cosines_of
 
@@ -104,6 +105,22 @@ def found(index: SegmentIndex, kind: EmbeddingType) -> dict[tuple[object, object
         here = cosines_of(encoded(model, [text]), encoded(model, ["anything"])[0])
         assert np.isclose(hit.cosine, here[0], atol=1e-6), text
     return texts
+
+
+def contents(index: SegmentIndex) -> dict[EmbeddingType, dict[tuple[object, object], str]]:
+    """What `found` says of each type."""
+    return {kind: found(index, kind) for kind in EmbeddingType}
+
+
+def phase(migration: Migration) -> Phase | None:
+    """How far a migration is, None if there is none."""
+    status = migration.status()
+    return None if status is None else status.record.phase
+
+
+def own(name: int, dimension: int = DIMENSION) -> Segment:
+    """A segment that comes with a vector."""
+    return Segment(name, "", embedding=random_units(1, dimension, name)[0].tobytes())
 
 
 def cut_texts(index: SegmentIndex) -> set[str]:

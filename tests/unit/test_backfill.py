@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from backfill_runs import Backfill, fail_at, row, texts
+from fsspec.utils import compressions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,44 @@ async def test_rows_may_bring_vectors_of_their_own(backfill: Backfill) -> None:
         ("1", "1"): Segment(1, "one", embedding=unit),
         ("2", "x"): Segment("x", "", embedding=unit),
     }
+
+
+async def test_rows_may_bring_images_instead_of_texts(backfill: Backfill) -> None:
+    backfill.write_rows("rows.jsonl", [{"media_item_id": 1, "id": 1, "image_path": "1.jpg"}])
+    backfill.write("rows.csv", "media_item_id,id,image_path\n2,1,2.jpg\n2,2,\n")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"media_item_id": [3, 4], "id": [1, 1], "image": ["aGk=", None]}),
+        backfill.folder / "rows.parquet",
+    )
+    backfill.write("mapped.csv", "media_item_id,id,file,text\n5,1,5.jpg,\n")
+    assert await backfill.run("rows.*", kind=EmbeddingType.FRAME) == 2
+    missing = "a text is required, unless there is an embedding or an image"
+    assert backfill.reasons == {("rows.csv", 3): missing, ("rows.parquet", 2): missing}
+    assert await backfill.run("mapped.csv", columns={"image_path": "file"}) == 0
+    assert backfill.service.stored == {
+        ("1", "1"): Segment(1, "", metadata={"image_path": "1.jpg"}),
+        ("2", "1"): Segment(1, "", metadata={"image_path": "2.jpg"}),
+        ("3", "1"): Segment(1, "", metadata={"image": "aGk="}),
+        ("5", "1"): Segment(1, "", metadata={"image_path": "5.jpg"}),
+    }
+
+
+@pytest.mark.parametrize("column", ["text", "embedding", "image", "image_path"])
+async def test_a_table_needs_a_column_that_segments_are_embedded_by(
+    backfill: Backfill, column: str
+) -> None:
+    backfill.write("none.csv", "media_item_id,id,words\n1,1,a\n")
+    backfill.write("one.csv", f"media_item_id,id,{column}\n1,1,\n")
+    await backfill.run("*.csv")
+    assert {where for where, reason in backfill.reasons.items() if "column" in reason} == {
+        ("none.csv", None)
+    }
+    assert backfill.reasons["none.csv", None] == (
+        "it has none of the columns 'text', 'embedding', 'image', 'image_path'; "
+        "its columns are media_item_id, id, words"
+    )
+    await backfill.run("none.csv", columns={column: "words"})
+    assert "none of the columns" not in str(backfill.reasons)
 
 
 async def test_bad_rows_are_put_aside_with_the_field_and_the_rest_is_stored(
@@ -136,24 +175,6 @@ async def test_columns_metadata_and_media_items_come_from_where_the_options_say(
     assert backfill.reasons == {("show/s01/rows.jsonl", 1): "media_item_id: the row has none"}
     await backfill.run("show", columns={"text": "caption", "media_item_id": "video_id"})
     assert backfill.service.stored["9", "4"].metadata["course"] == "own"
-
-
-@pytest.mark.parametrize(
-    ("sidecar", "reason"),
-    [
-        ("[1]", "isn't a JSON object"),
-        ("{", "isn't JSON"),
-        ('{"text": "x"}', "has text, which each row has of its own"),
-    ],
-)
-async def test_a_sidecar_that_cannot_be_used_is_told_of_the_file(
-    backfill: Backfill, sidecar: str, reason: str
-) -> None:
-    backfill.write("talk.srt", "00:01,0 --> 00:02,0\nx\n")
-    backfill.write("talk.json", sidecar)
-    assert await backfill.run("talk.srt") == 2
-    assert reason in backfill.reasons["talk.srt", None]
-    assert backfill.service.stored == {}
 
 
 async def test_rows_without_ids_get_the_same_ones_again(backfill: Backfill) -> None:
@@ -355,7 +376,7 @@ async def test_after_a_stop_it_goes_on_where_it_was(
         each["text"] = each["text"].strip()
     assert backfill.service.texts() == texts(good)
     assert backfill.service.encoded == len(good)
-    assert (backfill.tally.rows, backfill.tally.quarantined) == (3000, 30)
+    assert (backfill.tally.rows, backfill.tally.all_quarantined) == (3000, 30)
     assert sorted((e["source"], e["row"]) for e in backfill.quarantined) == [
         ("1.jsonl" if n < 1000 else "2.jsonl", n % 1000 + 1 if n < 1000 else n - 999) for n in bad
     ]
@@ -363,7 +384,10 @@ async def test_after_a_stop_it_goes_on_where_it_was(
     sent = len(backfill.service.calls)
     assert await backfill.run("*.jsonl", progress=True) == 2
     assert len(backfill.service.calls) == sent
-    assert (backfill.tally.done_before, backfill.tally.quarantined) == (2970, 30)
+    assert (backfill.tally.done_before, backfill.tally.quarantined_before) == (2970, 30)
+    # What is published counts each row once.
+    assert backfill.tally.quarantined == 0
+    assert "30 quarantined, 30 before" in backfill.shown
 
 
 async def test_a_changed_file_is_read_anew(backfill: Backfill) -> None:
@@ -395,6 +419,21 @@ async def test_a_truncated_file_does_not_stop_the_others(backfill: Backfill) -> 
     assert backfill.service.texts() == texts([row(2, 1)])
     assert list(backfill.reasons) == [("a.parquet", None)]
     assert "1 files that can't be read to their end" in backfill.shown
+
+
+@pytest.mark.parametrize(
+    ("extension", "needed"),
+    [("zst", "the package zstandard"), ("lz4", "the package lz4"), ("XZ", "a Python with lzma")],
+)
+async def test_what_nothing_installed_decompresses_is_not_read_as_rows(
+    backfill: Backfill, monkeypatch: pytest.MonkeyPatch, extension: str, needed: str
+) -> None:
+    monkeypatch.delitem(compressions, extension.lower(), raising=False)
+    backfill.write(f"rows.jsonl.{extension}", b"\x28\xb5\x2f\xfd\n\x00\n")
+    assert await backfill.run(f"rows.jsonl.{extension}", form="jsonl") == 2
+    ((where, reason),) = backfill.reasons.items()
+    assert where == (f"rows.jsonl.{extension}", None)
+    assert reason == f".{extension.lower()} needs {needed}; install it where this runs"
 
 
 async def test_a_dry_run_checks_all_and_sends_nothing(backfill: Backfill) -> None:

@@ -1,6 +1,7 @@
 """Files of every format, ugly ones too: the rows that readers make of them."""
 
 import io
+import itertools
 import tracemalloc
 from datetime import datetime
 from decimal import Decimal
@@ -12,9 +13,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from deployments.backfill import subtitles
 from deployments.backfill.formats import FORMATS, format_of
 from deployments.backfill.lines import MAX_LINE_BYTES, read_lines
 from deployments.backfill.rows import BadRow, ReadOptions, Row, UnreadableSource, shown
+from deployments.backfill.subtitles import read_subtitles
 
 BOM = b"\xef\xbb\xbf"
 
@@ -253,6 +256,62 @@ def test_srt_with_overlaps_negative_times_and_damage() -> None:
         23: "its times can't be read: 0:0x --> what",
         26: "it has no line with times (-->)",
     }
+
+
+class Repeated(io.RawIOBase):
+    """The same again and again between a beginning and an end."""
+
+    def __init__(self, begin: bytes, again: bytes, times: int, end: bytes) -> None:
+        self._parts = itertools.chain([begin], itertools.repeat(again, times), [end])
+
+    def read(self, size: int = -1) -> bytes:
+        return next(self._parts, b"")
+
+
+FIRST, LAST = b"00:01 --> 00:02\nfirst\n", b"\n00:03 --> 00:04\nlast\n"
+WITHOUT_TIMES = "it has more than about 65,536 characters without times between"
+
+
+@pytest.mark.parametrize(
+    ("begin", "again", "end", "texts", "reason"),
+    [
+        (FIRST + b"\n7\n", b"5\nx\n", LAST, ["first", "last"], "it has no line with times (-->)"),
+        (FIRST, b"\n\nmore\n", LAST, ["last"], WITHOUT_TIMES),
+        (FIRST, b"more and more\n", LAST, ["last"], WITHOUT_TIMES),
+        (FIRST, b"more and more\n", LAST.lstrip(), ["last"], WITHOUT_TIMES),
+        (FIRST + b"\nNOTE\n", b"more and more\n", LAST, ["first", "last"], None),
+    ],
+)
+def test_subtitles_without_end_are_read_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+    begin: bytes,
+    again: bytes,
+    end: bytes,
+    texts: list[str],
+    reason: str | None,
+) -> None:
+    monkeypatch.setattr(subtitles, "MAX_BLOCK_CHARS", 65_536)
+    size = 800_000
+    again = again * (20_000 // len(again))
+    tracemalloc.start()
+    rows = read_subtitles(Repeated(begin, again, size // len(again), end), ReadOptions())
+    found = list(rows)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [row.fields["text"] for row in found if isinstance(row, Row)] == texts
+    assert set(reasons(found).values()) == ({reason} if reason else set())
+    assert most < size
+
+
+def test_cues_without_empty_lines_between_are_read_one_by_one() -> None:
+    cue = b"7\n00:05 --> 00:06\ntext\n" * 100
+    rows = read_subtitles(Repeated(FIRST, cue, 100, LAST), ReadOptions())
+    tracemalloc.start()
+    count = sum(isinstance(row, Row) for row in rows)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 10_002
+    assert most < 1_000_000
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt"])

@@ -56,7 +56,7 @@ async def test_a_request_is_that_of_embed_and_its_answer_is_counted() -> None:
     segments = [
         {"tags": ["x"], "id": "a", "text": "one", "start_time": 1, "end_time": None},
         {"id": 2, "text": "two", "start_time": None, "end_time": None},
-        {"id": 3, "text": "", "start_time": None, "end_time": None, "embedding": "AAECAwQFBgc="},
+        {"id": 3, "start_time": None, "end_time": None, "embedding": "AAECAwQFBgc="},
     ]
     body = {"media_item_id": 7, "embedding_type": "frame", "replace": True, "segments": segments}
     assert seen == [("POST", "/embed", body)]
@@ -157,6 +157,7 @@ def test_the_command_line_has_exit_code_1_for_what_could_not_be_done(tmp_path: P
         ([str(source), "--media-item-pattern", "("], "--media-item-pattern is '('"),
         ([str(source), "--replace", "--limit", "1"], "would cut a media item off"),
         ([str(tmp_path / "missing.csv")], "doesn't exist"),
+        ([str(source), "--quarantine", str(source)], "is a source and would be overwritten"),
     ):
         done = command(*arguments)
         assert done.returncode == 1, done

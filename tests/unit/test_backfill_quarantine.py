@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from backfill_runs import Backfill, row, texts
 from deployments.backfill import quarantine as quarantine_module
 from deployments.backfill.progress_file import ProgressFile
 from deployments.backfill.quarantine import Quarantine
+from deployments.backfill.sources import SourceFile
 
 ROWS = [row(1, 1), row(1, 2, " "), row(1, 3, "poison"), row(1, 4)]
 FULL_DISK = Path("/dev/full")
@@ -81,3 +84,36 @@ async def test_a_quarantine_may_be_no_regular_file(backfill: Backfill) -> None:
     backfill.write_rows("rows.jsonl", ROWS)
     nowhere = Path(os.devnull)
     assert await backfill.run("rows.jsonl", progress=True, quarantine_file=nowhere) == 2
+
+
+async def test_what_changed_leaves_no_old_entries(backfill: Backfill) -> None:
+    backfill.write_rows("a.jsonl", ROWS)
+    backfill.write_rows("b.jsonl", [row(2, 1, " "), row(2, 2)])
+    link = backfill.folder / "link.jsonl"
+    link.symlink_to(backfill.folder / "quarantine.jsonl")
+    assert await backfill.run("[ab].jsonl", progress=True, quarantine_file=link) == 2
+    assert set(backfill.reasons) == {("a.jsonl", 2), ("a.jsonl", 3), ("b.jsonl", 1)}
+    backfill.write_rows("a.jsonl", [row(1, 1), row(1, 2), row(1, 3), row(1, 4, "")])
+    assert await backfill.run("[ab].jsonl", progress=True, dry=True) == 2
+    assert {("a.jsonl", 2), ("a.jsonl", 3)} < set(backfill.reasons)
+    assert await backfill.run("[ab].jsonl", progress=True, quarantine_file=link) == 2
+    assert link.is_symlink()
+    assert set(backfill.reasons) == {("b.jsonl", 1)}
+    assert await backfill.run("[ab].jsonl", progress=True) == 2
+    assert backfill.tally.all_quarantined == len(backfill.quarantined) == 1
+
+
+async def test_a_file_that_can_be_read_again_leaves_no_old_entry(backfill: Backfill) -> None:
+    backfill.write_rows("rows.jsonl", [row(1, 1), row(1, 2, " ")])
+
+    @contextmanager
+    def fail(_: SourceFile) -> Iterator[None]:
+        raise OSError("the network is down")
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SourceFile, "open", fail)
+        assert await backfill.run("rows.jsonl", progress=True) == 2
+    assert list(backfill.reasons) == [("rows.jsonl", None)]
+    assert await backfill.run("rows.jsonl", progress=True) == 2
+    assert list(backfill.reasons) == [("rows.jsonl", 2)]

@@ -129,6 +129,28 @@ def test_an_error_of_the_service_is_one_line(monkeypatch) -> None:
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "content", "message"),
+    [
+        (("search", "caf\udce9"), "", r"query has '\udce9' at position 3 (from 0)"),
+        (("search", "x", "--filter", '{"a": NaN}'), "", "filter.a is nan"),
+        (("delete", "caf\udce9", "--yes"), "", r"media_item_id has '\udce9'"),
+        (
+            ("embed", "--media-item", "1"),
+            '[{"id": 1, "text": "x", "start_time": NaN}]',
+            "segments.0.start_time is nan",
+        ),
+        (("embed",), r'["\ud800"]', r"input.0 has '\ud800'"),
+    ],
+)
+def test_what_no_request_can_hold_is_named(arguments, content, message) -> None:
+    models = json.dumps({"data": [{"id": "m"}]}).encode()
+    with server(200, {}, models) as (url, _):
+        done = run(*arguments, "--url", url, input=content)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {message}")
+
+
 def test_another_server_is_told_apart() -> None:
     with server(200, {"Content-Type": "text/html"}, b"<html>") as (url, _):
         done = run("stats", "--url", url)

@@ -12,6 +12,7 @@ from whole_service import WholeService, whole_service
 
 from deployments.client import migrate_command
 from deployments.client.sync_client import Client
+from deployments.core.index.migration import Migration
 from tests.fakes import write_tiny_model
 
 OLD = "all-MiniLM-L6-v2"
@@ -51,6 +52,19 @@ def migrate(*arguments: str, code: int = 0, **options: Any) -> Any:
     done = run("migrate", *arguments, **options)
     assert done.exit_code == code, (done.stdout, done.stderr)
     return done
+
+
+def test_it_tells_what_keeps_it_from_switching(
+    service: WholeService, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch, tries = Migration._switch, iter([False])
+    monkeypatch.setattr(
+        Migration, "_switch", lambda self, record: next(tries, True) and switch(self, record)
+    )
+    done = migrate("--model", tiny, "--yes")
+    assert done.stderr.replace("\n", " ").count("pause what writes") == 1
+    assert "Searches use the new model" in done.stdout
+    assert model_of(service) == tiny
 
 
 def test_it_encodes_reports_asks_and_switches(

@@ -26,6 +26,7 @@ from deployments.client import (
     EmbeddingsError,
     Forbidden,
     InvalidRequest,
+    InvalidValue,
     NotFound,
     Overloaded,
     Refused,
@@ -306,7 +307,7 @@ def test_errors_in_openai_s_form_are_read(ask) -> None:
     assert raised.value.code == "model_not_found"
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), {"hello": 1}, []])
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), {"hello": 1}, [], "x", 7])
 def test_another_server_is_told_apart(ask, answer) -> None:
     handle, _ = answers(answer)
     with pytest.raises(UnexpectedAnswer, match="is it the embeddings service"):
@@ -320,6 +321,52 @@ def refused(request: httpx.Request) -> httpx.Response:
 def test_a_service_that_is_not_there_is_named(ask) -> None:
     with pytest.raises(Unreachable, match="http://service doesn't answer: connection refused"):
         ask(refused)("stats")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("search", ("caf\udce9",), r"^query has '\\udce9' at position 3 \(from 0\), which is no"),
+        ("search", ("x", {"filter": {"a": [1, float("nan")]}}), "^filter.a.1 is nan, which is no"),
+        ("search", ("x", {"filter": {"\ud800": 1}}), r"^a field's name in filter has '\\ud800'"),
+        (
+            "embed",
+            (1, [{"id": 1, "text": "x"}, {"id": 2, "text": "y", "start_time": float("inf")}]),
+            "^segments.1.start_time is inf",
+        ),
+        ("embed", (1, [{"id": 1, "text": "x", "tags": {1, 2}}]), "^segments.0.tags is of type set"),
+        ("encode", (["a", "\ud800"], {"model": "m"}), r"^input.1 has '\\ud800'"),
+        (
+            "store_many",
+            ([{"media_item_id": 1, "id": 1, "text": "\ud800"}],),
+            "^segments.0.text has",
+        ),
+        ("delete_media", ("\ud800",), "^media_item_id has"),
+        ("delete_media", ("x" * 70_000,), "^the request's URL can't be used: URL too long"),
+        ("segments", ("1", "\ud800"), "^embedding_type has"),
+    ],
+)
+def test_what_no_request_can_hold_is_named(ask, method, arguments, message) -> None:
+    *plain, last = arguments
+    options = last if isinstance(last, dict) else {}
+    with pytest.raises(InvalidValue, match=message):
+        ask(refused)(method, *(plain if options else arguments), **options)
+
+
+def test_media_items_that_look_like_folders_keep_their_names(ask) -> None:
+    deleted = {"media_item_id": "x", "embedding_type": None, "embeddings_deleted": 1}
+    handle, seen = answers(deleted, deleted, deleted)
+    for name in ("..", ".", "../a"):
+        ask(handle)("delete_media", name)
+    assert [path for _, path, _ in seen] == ["/media/%2E%2E", "/media/%2E", "/media/..%2Fa"]
+
+
+def test_an_answer_that_cannot_be_unpacked_is_told(ask) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise httpx.DecodingError("incorrect header check", request=request)
+
+    with pytest.raises(UnexpectedAnswer, match="incorrect header check"):
+        ask(handle)("stats")
 
 
 PASSING: list[Any] = [

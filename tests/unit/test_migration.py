@@ -1,12 +1,9 @@
 """An index changes its model while it is written to and searched."""
 
 import gzip
-import hashlib
-import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +13,12 @@ from migration_samples import (
     NEW,
     NEWS,
     BothModels,
+    contents,
     cut_texts,
     found,
     migration_of,
     new_vectors_of,
+    phase,
     work_off,
     write,
 )
@@ -35,8 +34,6 @@ from storage_samples import (
     vectors_of,
 )
 
-from deployments.core.encoding.batcher import Encoded
-from deployments.core.encoding.text_encoder import TextKind
 from deployments.core.errors import (
     Conflict,
     InvalidInput,
@@ -56,7 +53,6 @@ from deployments.core.segments import (
     EmbeddingType,
     ModelIdentity,
     Search,
-    Segment,
     Upsert,
     UpsertResult,
 )
@@ -77,15 +73,6 @@ def models() -> BothModels:
 def migration(filled: SegmentIndex, models: BothModels) -> Migration:
     write(filled, upsert_of(9, segment(1, LONG), segment(2, "RSI"), kind=CLIP))
     return migration_of(filled, models)
-
-
-def phase(migration: Migration) -> Phase | None:
-    status = migration.status()
-    return None if status is None else status.record.phase
-
-
-def contents(index: SegmentIndex) -> dict[EmbeddingType, dict[tuple[object, object], str]]:
-    return {kind: found(index, kind) for kind in EmbeddingType}
 
 
 def test_every_segment_is_encoded_once_and_then_found_with_the_new_model(
@@ -203,65 +190,6 @@ def test_writes_before_during_and_after_are_in_both(
     assert filled.verify() == []
 
 
-def test_a_segment_that_came_at_the_last_moment_is_not_missed(
-    filled: SegmentIndex, migration: Migration, models: BothModels
-) -> None:
-    migration.start(NEWS, switch_when_ready=False)
-    work_off(migration)
-    catch_up = migration._second.catch_up
-
-    def late() -> bool:
-        if catch_up():
-            return True
-        write(filled, upsert_of(30, segment(1, "at the last moment")))
-        return False
-
-    migration._second.catch_up = late  # type: ignore[method-assign]
-    migration.switch()
-    assert models.stored_texts(NEW)[-1] == "at the last moment"
-    assert found(filled, TRANSCRIPT)[30, 1] == "at the last moment"
-
-
-def test_writes_never_wait_for_many_segments(
-    filled: SegmentIndex, migration: Migration, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(second_vectors, "MOST_ROWS_AT_EXCHANGE", 1)
-    migration.start(NEWS, switch_when_ready=False)
-    work_off(migration)
-    monkeypatch.setattr(migration._second, "catch_up", lambda: False)
-    write(filled, upsert_of(30, segment(1, "one"), segment(2, "two")))
-    with pytest.raises(NotReady, match="a moment ago"):
-        migration.switch()
-    assert (filled.models, phase(migration)) == (MODELS, Phase.READY)
-    assert filled.verify() == []
-    monkeypatch.undo()
-    migration.switch()
-    assert found(filled, TRANSCRIPT)[30, 2] == "two"
-
-
-def test_writes_without_a_pause_don_t_keep_it_from_its_end(
-    filled: SegmentIndex, migration: Migration
-) -> None:
-    encode = migration._second._encode
-
-    def slow(model: ModelIdentity, texts: Sequence[str], kind: TextKind) -> Encoded:
-        """While anything is encoded, the next segment comes."""
-        if not filled._writing.locked():
-            write(filled, upsert_of(99, segment(len(found(filled, TRANSCRIPT)))))
-        return encode(model, texts, kind)
-
-    migration._second._encode = slow
-    migration.start(NEWS, switch_when_ready=False)
-    for _ in range(3):
-        migration.step()
-    assert phase(migration) is Phase.READY
-    migration.switch()
-    assert filled.models == NEWS
-    migration.roll_back()
-    assert filled.models == MODELS
-    assert filled.verify() == []
-
-
 def test_one_type_alone_gets_another_model(
     filled: SegmentIndex, migration: Migration, models: BothModels
 ) -> None:
@@ -303,44 +231,6 @@ def test_what_an_index_has_already_is_no_migration(migration: Migration) -> None
     with pytest.raises(InvalidInput, match="of /models/sample already"):
         migration.start(dict.fromkeys(EmbeddingType, renamed))
     assert migration.status() is None
-
-
-def own(name: int) -> Segment:
-    return replace(segment(name), embedding=vectors_of([f"own {name}"])[0].tobytes())
-
-
-def test_vectors_that_came_with_their_segments_can_t_be_made_by_a_model(
-    filled: SegmentIndex, migration: Migration
-) -> None:
-    filled.apply([Upsert(FRAME, 80, (own(1), own(2)))])
-    before = contents_of(filled, FRAME)
-    with pytest.raises(InvalidInput, match="the frame index has 2 segments whose vectors came"):
-        migration.start(NEWS)
-    assert migration.status() is None
-    migration.start({**NEWS, FRAME: MODEL})
-    work_off(migration)
-    assert filled.models == {**NEWS, FRAME: MODEL}
-    assert contents_of(filled, FRAME) == before
-    migration.roll_back()
-    assert contents_of(filled, FRAME) == before
-    assert filled.verify() == []
-
-
-def contents_of(index: SegmentIndex, kind: EmbeddingType) -> list[tuple[object, object, float]]:
-    (hits,) = index.search([Search(kind, 100)], vectors_of(["own 1"]))
-    return [(hit.media_item_id, hit.segment.id, hit.cosine) for hit in hits]
-
-
-def test_such_a_segment_that_comes_meanwhile_ends_the_migration(
-    filled: SegmentIndex, migration: Migration
-) -> None:
-    migration.start(NEWS)
-    filled.apply([Upsert(TRANSCRIPT, 80, (own(1),))])
-    with pytest.raises(InvalidInput, match="the transcript index has 1 segments whose"):
-        work_off(migration)
-    migration.fail("such a segment came")
-    assert phase(migration) is Phase.FAILED
-    assert filled.models == MODELS
 
 
 def test_one_migration_at_a_time(migration: Migration) -> None:
@@ -572,55 +462,6 @@ def test_a_store_of_format_2_is_brought_forward_and_can_be_migrated(
         migration.start(NEWS)
         work_off(migration)
         assert (index.models, contents(index)) == (NEWS, before)
-
-
-def test_a_kill_at_any_statement_leaves_the_old_or_the_new_index(
-    filled: SegmentIndex,
-    migration: Migration,
-    models: BothModels,
-    memory_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = contents(filled)
-    migration.start(NEWS, switch_when_ready=False)
-    work_off(migration)
-    write(filled, upsert_of(70, segment(1, "to be encoded within the switch")))
-    before[TRANSCRIPT][70, 1] = "to be encoded within the switch"
-    copies: dict[bytes, Path] = {}
-
-    def copy(_: str = "") -> None:
-        files = [filled.folder / name for name in ("store.sqlite3", "store.sqlite3-wal")]
-        state = hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
-        if state not in copies:
-            copies[state] = memory_folder / f"killed-{len(copies)}"
-            shutil.copytree(filled.folder, copies[state])
-
-    connection = filled._store._writer
-    assert connection is not None
-    connection.execute("PRAGMA cache_size=4")  # so that pages reach the log before the commit
-    connection.set_trace_callback(copy)
-    with monkeypatch.context() as patch:
-        patch.setattr(migration._second, "catch_up", lambda: False)
-        migration.switch()
-    migration.roll_back()
-    connection.set_trace_callback(None)
-    copy()
-    assert len(copies) > 10
-    seen = []
-    for killed in copies.values():
-        with SegmentIndex.open(killed, MODEL, accept_former=True) as index:
-            assert index.models in (MODELS, NEWS)
-            seen.append(index.models == NEWS)
-            assert contents(index) == before
-            assert index.verify() == []
-            again = migration_of(index, models)
-            assert phase(again) is (Phase.SWITCHED if seen[-1] else Phase.READY)
-            again.roll_back() if seen[-1] else again.switch()
-            assert contents(index) == before
-            assert index.models == (MODELS if seen[-1] else NEWS)
-    first, last = seen.index(True), len(seen) - seen[::-1].index(True)
-    assert all(seen[first:last])
-    assert not seen[-1]
 
 
 def test_deleted_and_unknown_rows_get_no_vectors(

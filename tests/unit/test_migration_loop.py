@@ -8,6 +8,7 @@ import pytest
 from migration_samples import NEWS, BothModels, found, migration_of, write
 from storage_samples import MODELS, TRANSCRIPT, segment, upsert_of
 
+from deployments.core.encoding.batcher import Encoded
 from deployments.core.errors import ModelNotFound, NotReady, Overloaded
 from deployments.core.index import migration_loop
 from deployments.core.index.migration import Migration
@@ -90,6 +91,37 @@ def test_a_defect_is_noted_too(
     status = migration.status()
     assert status is not None
     assert status.record.reason == "ZeroDivisionError: a defect"
+
+
+@pytest.mark.usefixtures("loop")
+def test_after_the_switch_what_does_not_pass_is_tried_until_it_does(
+    filled: SegmentIndex,
+    migration: Migration,
+    models: BothModels,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    migration.start(NEWS)
+    wait_for(migration, Phase.SWITCHED)
+    gone = threading.Event()
+
+    def encode(*arguments: object) -> Encoded:
+        if not gone.is_set():
+            raise ModelNotFound("no such files")
+        return models(*arguments)  # type: ignore[arg-type]
+
+    migration._second._encode = encode
+    write(filled, upsert_of(9, segment(1, "written afterwards")))
+    moment = threading.Event()
+    while (status := migration.status()) is None or status.record.reason is None:
+        moment.wait(0.01)
+    assert (status.record.phase, status.record.reason) == (Phase.SWITCHED, "no such files")
+    gone.set()
+    while (status := migration.status()) is None or status.record.reason is not None:
+        moment.wait(0.01)
+    assert (status.record.phase, status.rows_done) == (Phase.SWITCHED, status.rows)
+    assert caplog.text.count("The migration can't go on: no such files") == 1
+    migration.roll_back()
+    assert found(filled, TRANSCRIPT)[9, 1] == "written afterwards"
 
 
 def test_a_restart_goes_on_by_itself(

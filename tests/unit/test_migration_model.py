@@ -8,19 +8,34 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from migration_samples import NEW, BothModels, cut_texts, found, is_cut, migration_of, write
+from migration_samples import (
+    NEW,
+    BothModels,
+    cut_texts,
+    encoded,
+    found,
+    is_cut,
+    migration_of,
+    write,
+)
 from storage_samples import FRAME, MODEL, MODELS
 
-from deployments.core.errors import Conflict, InvalidInput, NotReady
+from deployments.core.errors import Conflict, InvalidInput, ModelNotFound, NotReady
 from deployments.core.index import second_vectors
 from deployments.core.index.segment_index import SegmentIndex
-from deployments.core.segments import DeleteMedia, EmbeddingType, ModelIdentity, Segment, Upsert
+from deployments.core.segments import (
+    DeleteMedia,
+    EmbeddingType,
+    ModelIdentity,
+    Segment,
+    Upsert,
+    UpsertResult,
+)
 
 KINDS = st.sampled_from(EmbeddingType)
 MEDIA = st.integers(1, 3)
-SEGMENTS = st.builds(
-    Segment, st.integers(1, 5), st.sampled_from(["RSI", "MACD", "", "a chart of", "x" * 30])
-)
+TEXTS = st.sampled_from(["RSI", "MACD", "", "a chart of", "x" * 30])
+SEGMENTS = st.builds(Segment, st.integers(1, 5), TEXTS)
 UPSERTS = st.builds(
     Upsert,
     KINDS,
@@ -46,6 +61,7 @@ class MigrationMachine(RuleBasedStateMachine):
         self.base = Path(tempfile.mkdtemp())
         self.models = BothModels()
         self.contents: dict[tuple[EmbeddingType, int, int], str] = {}
+        self.own: set[tuple[EmbeddingType, int, int]] = set()
         self.open()
 
     def open(self) -> None:
@@ -59,6 +75,22 @@ class MigrationMachine(RuleBasedStateMachine):
         if upsert.replace:
             self.forget(kind, media)
         self.contents |= {(kind, media, each.id): each.text for each in upsert.segments}
+        self.own -= {(kind, media, each.id) for each in upsert.segments}
+
+    @rule(kind=KINDS, media=MEDIA, name=st.integers(1, 5), text=TEXTS)
+    def write_own(self, kind: EmbeddingType, media: int, name: int, text: str) -> None:
+        """A vector that comes with a segment: here that of its text, so that it is found there."""
+        status = self.migration.status()
+        changes = status is not None and not status.old[kind].makes_the_same_as(status.new[kind])
+        (vector,) = encoded(self.index.models[kind], [text])
+        own = Upsert(kind, media, (Segment(name, text, embedding=vector.tobytes()),))
+        (outcome,) = self.index.apply([own])
+        if changes:
+            assert isinstance(outcome, Conflict)
+        else:
+            assert isinstance(outcome, UpsertResult)
+            self.contents[kind, media, name] = text
+            self.own.add((kind, media, name))
 
     @rule(media=MEDIA, kind=st.none() | KINDS)
     def delete(self, media: int, kind: EmbeddingType | None) -> None:
@@ -70,11 +102,24 @@ class MigrationMachine(RuleBasedStateMachine):
         self.contents = {
             key: text for key, text in self.contents.items() if key[:2] != (kind, media)
         }
+        self.own = {key for key in self.own if key[:2] != (kind, media)}
 
     @rule(to=TARGETS, switch=st.booleans())
     def begin(self, to: dict[EmbeddingType, ModelIdentity], switch: bool) -> None:
         with suppress(Conflict, InvalidInput):
             self.migration.start(to, switch_when_ready=switch)
+            changing = {kind for kind in EmbeddingType if to[kind] != self.index.models[kind]}
+            assert not changing & {kind for kind, *_ in self.own}
+
+    @rule()
+    def fail(self) -> None:
+        """As the loop does where a step can't be done."""
+        self.models.failures = [ModelNotFound("gone")]
+        try:
+            self.migration.step()
+        except ModelNotFound:
+            self.migration.fail("gone")
+        self.models.failures = []
 
     @rule(times=st.integers(1, 12), failing=st.booleans())
     def step(self, times: int, failing: bool) -> None:
@@ -129,8 +174,8 @@ class MigrationMachine(RuleBasedStateMachine):
         assert seen == self.contents
         cut = {
             text
-            for (kind, *_), text in self.contents.items()
-            if is_cut(self.index.models[kind], text)
+            for (kind, *rest), text in self.contents.items()
+            if is_cut(self.index.models[kind], text) and (kind, *rest) not in self.own
         }
         assert cut_texts(self.index) == cut
 

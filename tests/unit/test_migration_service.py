@@ -187,6 +187,23 @@ def test_one_index_alone_changes_its_model(service: WholeService, tiny: str) -> 
     assert sorted(listed) == sorted([OLD, tiny])
 
 
+def test_own_vectors_are_refused_until_the_end(service: WholeService, tiny: str) -> None:
+    service.embed(1, segments())
+    service.post("/migrations", {"model": tiny, "embedding_types": ["frame"]})
+    wait_for(service, "switched")
+    body = {
+        "media_item_id": 2,
+        "embedding_type": "frame",
+        "segments": [{"id": 1, "embedding": [1.0] + 31 * [0.0]}],
+    }
+    answer = service.post("/embed", body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert f"a migration of the frame index to {tiny} is under way" in answer.json()["detail"]
+    assert wait_for(service, "switched")["reason"] is None
+    service.client.delete("/migrations")
+    assert service.post("/embed", body).status_code == 200
+
+
 def test_a_restart_goes_on_with_the_new_model_whatever_the_settings_say(
     tmp_path: Path, tiny: str, caplog: pytest.LogCaptureFixture
 ) -> None:

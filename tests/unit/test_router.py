@@ -112,3 +112,31 @@ def test_a_connection_that_broke_is_tried_once_more(ask):
         return answer
 
     assert ask(handle).status_code == 200
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 405, 413, 429, 500, 502, 503, 504])
+def test_what_a_proxy_answers_blames_nobody_and_names_no_address(ask, status):
+    answer = ask(lambda _: httpx.Response(status, text="<html>", headers={"Location": "http://in"}))
+    expected = (503, "unreachable", "2") if status == 503 else (502, "bad_gateway", None)
+    problem = answer.json()
+    retry_after = answer.headers.get("Retry-After")
+    assert (answer.status_code, problem["code"], retry_after) == expected
+    assert problem["detail"] == "what answers for the embeddings service has no answer of it"
+    assert "http://" not in answer.text
+
+
+def test_an_app_that_was_not_started_answers_too(monkeypatch):
+    clients = []
+
+    def client(_url, _api_key, **options):
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"results": []}))
+        clients.append(AsyncClient("http://service", transport=transport, **options))
+        return clients[-1]
+
+    monkeypatch.setattr(router_module, "AsyncClient", client)
+    inner, outer = FastAPI(), FastAPI()
+    inner.include_router(search_router())
+    outer.mount("/api", inner)
+    with TestClient(outer) as api:
+        assert api.get("/api/embeddings/search?query=x").json() == {"results": []}
+    assert [each._http.is_closed for each in clients] == [True]

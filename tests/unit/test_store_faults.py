@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from failing_connection import FailingConnection, sqlite_error
 from storage_samples import (
     CLIP,
     FRAME,
@@ -37,13 +38,6 @@ from deployments.core.segments import UpsertResult
 from deployments.core.storage import store as store_module
 from deployments.core.storage.group_commit import GroupCommit
 from deployments.core.storage_errors import translated
-
-
-def sqlite_error(name: str) -> sqlite3.Error:
-    error = sqlite3.OperationalError("SQLite's words")
-    error.sqlite_errorcode = getattr(sqlite3, name)
-    error.sqlite_errorname = name
-    return error
 
 
 @pytest.mark.parametrize(
@@ -143,34 +137,6 @@ def test_what_fits_is_stored_though_its_group_does_not(
     assert isinstance(futures[1].exception(), StoreFull)
     assert set(stored(index)) == {(1, "b"), (3, "d")}
     assert index.verify() == []
-
-
-class FailingConnection(sqlite3.Connection):
-    """Fails at the statements that tests name, before or after SQLite carried them out."""
-
-    fail_before: tuple[str, ...] = ()
-    fail_after: tuple[str, ...] = ()
-
-    def execute(self, statement: str, *arguments: object) -> sqlite3.Cursor:  # type: ignore[override]
-        if statement in FailingConnection.fail_before:
-            raise sqlite_error("SQLITE_IOERR_FSYNC")
-        cursor = super().execute(statement, *arguments)  # type: ignore[arg-type]
-        if statement in FailingConnection.fail_after:
-            raise sqlite_error("SQLITE_IOERR_FSYNC")
-        return cursor
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FailingConnection]]:
-    """Makes the store's connections fail; set what fails on the class."""
-    connect = sqlite3.connect
-
-    def connect_failing(*arguments: object, **options: object) -> sqlite3.Connection:
-        return connect(*arguments, factory=FailingConnection, **options)  # type: ignore[call-overload,no-any-return]
-
-    monkeypatch.setattr(store_module.sqlite3, "connect", connect_failing)
-    yield FailingConnection
-    FailingConnection.fail_before = FailingConnection.fail_after = ()
 
 
 @pytest.mark.parametrize("refused", [("COMMIT",), ("COMMIT", "ROLLBACK"), ("BEGIN IMMEDIATE",)])

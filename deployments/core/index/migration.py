@@ -10,21 +10,26 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from time import time
 
-from deployments.core.errors import Conflict, InvalidInput
-from deployments.core.index.second_vectors import Apply, Encode, SecondVectors, own_vectors
+from deployments.core.errors import Conflict, InvalidInput, NotReady
+from deployments.core.index.second_vectors import Apply, Encode, SecondVectors
 from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.search.one_commit import Snapshots
-from deployments.core.segments import EmbeddingType, Models
-from deployments.core.storage import migration_record, standby
+from deployments.core.segments import Models
+from deployments.core.storage import migration_record, own_vector_check, standby
 from deployments.core.storage.migration_record import MigrationRecord, MigrationStatus, Phase
 from deployments.core.storage.operations import Maintenance
 from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage.store_writer import StoreWriter
 
 logger = logging.getLogger(__name__)
+
+TOO_MANY_WRITES = (
+    "segments are written about as fast as they are encoded with the other model, so that the "
+    "searches can't change to it; pause what writes, or give the service more encoders "
+    "(EMBEDDINGS_WORKERS), and try again"
+)
 
 
 class Migration:
@@ -57,14 +62,12 @@ class Migration:
         """Begin to encode with other models, or go on where it was given up.
 
         What an earlier migration has left of an older model is removed. Raises InvalidInput if the
-        index has these models, Conflict if it is being migrated to others.
+        index has these models, or segments whose vectors can't be made from their texts; Conflict
+        if it is being migrated to others.
         """
         with self._working:
             if _same(target, self._index.models):
                 raise InvalidInput(f"the index has the vectors of {_names(target)} already")
-            for kind in self._second.changing(target):
-                if own := self._index.read(partial(_own_rows, kind=kind)):
-                    raise InvalidInput(own_vectors(kind, own))
             record, present = self._record(), self._second.models()
             began = MigrationRecord(Phase.RUNNING, switch_when_ready, time())
             is_new = record is None or record.phase is Phase.SWITCHED
@@ -79,6 +82,9 @@ class Migration:
                 )
 
             def begin(writer: StoreWriter) -> None:
+                # Here, and not before: from now on no such segment is stored.
+                for kind in standby.changing(writer.models(), target):
+                    own_vector_check.require_none(writer, kind)
                 if is_new:
                     standby.begin(writer, target)
                 migration_record.write(writer, began)
@@ -92,42 +98,43 @@ class Migration:
         """Do the next piece of work; False if there is nothing to do now."""
         with self._working:
             record = self._record()
-            if record is None or record.reason is not None:
+            if record is None or record.phase is Phase.FAILED:
                 return False
             if self._second.catch_up():
                 return True
             if record.phase is Phase.RUNNING:
                 ready = replace(record, phase=Phase.READY, overlap=self._second.overlap())
-                self._write(lambda writer: migration_record.write(writer, ready))
+                self._note(ready)
                 logger.info("Every segment has a vector of the new model: %s", ready.overlap)
                 return True
-            if record.phase is Phase.READY and record.switch_when_ready:
-                self._switch(record)
+            if _is_to_switch(record):
+                if not self._switch(record):
+                    self._note(replace(record, reason=TOO_MANY_WRITES))
+                    raise NotReady(TOO_MANY_WRITES)
                 return True
+            # What kept the vectors from being up to date is over.
+            self._note(replace(record, reason=None))
             self._second.rest()
             return False
 
     def switch(self) -> None:
         """Let searches use the new model. Raises Conflict unless it is ready."""
         with self._working:
-            record = self._require(Phase.READY)
-            self._catch_up()
-            self._switch(record)
+            if not self._switch(self._require(Phase.READY)):
+                raise NotReady(TOO_MANY_WRITES)
 
     def roll_back(self) -> None:
         """Let searches use the old model again. Raises Conflict unless it was switched."""
         with self._working:
-            record = self._require(Phase.SWITCHED)
-            self._catch_up()
-            self._exchange(
-                replace(
-                    record,
-                    phase=Phase.READY,
-                    switch_when_ready=False,
-                    switched_at=None,
-                    reason=None,
-                )
+            back = replace(
+                self._require(Phase.SWITCHED),
+                phase=Phase.READY,
+                switch_when_ready=False,
+                switched_at=None,
+                reason=None,
             )
+            if not self._second.exchange(lambda writer: migration_record.write(writer, back)):
+                raise NotReady(TOO_MANY_WRITES)
             logger.info("Searches use the old model again")
 
     def end(self) -> None:
@@ -144,18 +151,16 @@ class Migration:
             logger.info("The vectors of the other model were removed")
 
     def fail(self, reason: str) -> None:
-        """Note why it can't go on; then nothing is done until someone asks for it again."""
+        """Note why it can't go on: where someone waits for it, it ends until it is started again.
+
+        Else it is only to keep vectors up to date, and the next step tries that again.
+        """
         with self._working:
             record = self._record()
             if record is not None:
-                running = record.phase is Phase.RUNNING
-                failed = replace(
-                    record,
-                    phase=Phase.FAILED if running else record.phase,
-                    switch_when_ready=running and record.switch_when_ready,
-                    reason=reason,
-                )
-                self._write(lambda writer: migration_record.write(writer, failed))
+                is_awaited = record.phase is Phase.RUNNING or _is_to_switch(record)
+                phase = Phase.FAILED if is_awaited else record.phase
+                self._note(replace(record, phase=phase, reason=reason))
 
     def _record(self) -> MigrationRecord | None:
         return self._index.read(lambda reader, _: migration_record.read(reader))
@@ -175,24 +180,24 @@ class Migration:
 
         self._apply(Maintenance(work))
 
-    def _catch_up(self) -> None:
-        while self._second.catch_up():
-            pass
+    def _note(self, record: MigrationRecord) -> None:
+        if record != self._record():
+            self._write(lambda writer: migration_record.write(writer, record))
 
-    def _switch(self, record: MigrationRecord) -> None:
-        self._exchange(replace(record, phase=Phase.SWITCHED, switched_at=time(), reason=None))
-        logger.info("Searches use the new model")
+    def _switch(self, record: MigrationRecord) -> bool:
+        switched = replace(record, phase=Phase.SWITCHED, switched_at=time(), reason=None)
+        done = self._second.exchange(lambda writer: migration_record.write(writer, switched))
+        if done:
+            logger.info("Searches use the new model")
+        return done
 
-    def _exchange(self, record: MigrationRecord) -> None:
-        self._second.exchange(lambda writer: migration_record.write(writer, record))
+
+def _is_to_switch(record: MigrationRecord) -> bool:
+    return record.phase is Phase.READY and record.switch_when_ready
 
 
 def _same(one: Models, other: Models) -> bool:
     return all(model.makes_the_same_as(other[kind]) for kind, model in one.items())
-
-
-def _own_rows(reader: StoreReader, _: Snapshots, kind: EmbeddingType) -> int:
-    return standby.own_rows(reader, kind)
 
 
 def _names(models: Models) -> str:

@@ -36,13 +36,15 @@ class Steps(Protocol):
 class MigrationLoop:
     """Does a migration's work step by step, and waits where there is none.
 
-    What passes by itself is tried again after a pause; anything else is noted with the migration.
+    What fails is tried again after a pause that grows. What doesn't pass by itself is noted with
+    the migration, which decides whether there is anything left to try.
     """
 
     def __init__(self, migration: Steps) -> None:
         self._migration = migration
         self._closing = threading.Event()
         self._awake = threading.Event()
+        self._logged = ""
         self._thread = threading.Thread(target=self._run, name="migration", daemon=True)
         self._thread.start()
 
@@ -62,22 +64,28 @@ class MigrationLoop:
             self._awake.clear()
             try:
                 pause_s = 0.0 if self._migration.step() else POLL_S
+                self._logged = ""
             except PASSING as error:
-                pause_s = min(2 * max(pause_s, POLL_S), LONGEST_PAUSE_S)
+                pause_s = _longer(pause_s)
                 logger.warning("The migration waits %.0f s: %s", pause_s, error)
             except Exception as error:
-                pause_s = POLL_S
+                pause_s = _longer(pause_s)
                 self._fail(error)
             if pause_s:
                 self._awake.wait(pause_s)
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, ServiceError):
-            reason = error.detail
-            logger.error("The migration can't go on: %s", reason)
+            reason, traceback = error.detail, None
         else:
-            reason = f"{type(error).__name__}: {error}"
-            logger.exception("The migration failed unexpectedly.")
+            reason, traceback = f"{type(error).__name__}: {error}", error
+        if reason != self._logged:
+            self._logged = reason
+            logger.error("The migration can't go on: %s", reason, exc_info=traceback)
         # A store that takes no writes now doesn't take this one either.
         with suppress(ServiceError):
             self._migration.fail(reason)
+
+
+def _longer(pause_s: float) -> float:
+    return min(2 * max(pause_s, POLL_S), LONGEST_PAUSE_S)

@@ -2,28 +2,31 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from time import monotonic
 
 from deployments.core.encoding.batcher import Encoded
 from deployments.core.encoding.text_encoder import TextKind
-from deployments.core.errors import InvalidInput, NotReady, StoreDamaged, StoreError
-from deployments.core.index import overlap, recovery
+from deployments.core.index import overlap
 from deployments.core.index.segment_index import SegmentIndex
+from deployments.core.index.standby_collections import StandbyCollections
 from deployments.core.search.one_commit import Snapshots
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage import standby
 from deployments.core.storage.migration_record import Overlap
 from deployments.core.storage.operations import Maintenance
+from deployments.core.storage.own_vector_check import cannot_be_migrated
 from deployments.core.storage.segment_writes import unit_vectors
-from deployments.core.storage.standby import Lacking, StandbyReader, StandbyVector
+from deployments.core.storage.standby import Lacking, StandbyVector
 from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage.store_writer import StoreWriter
-from deployments.core.vectors.collection import Collections, Snapshot, empty_collections
+from deployments.core.vectors.collection import Collections, Snapshot
 
 BATCH_ROWS = 256
-MOST_ROWS_AT_EXCHANGE = 512
+FEW_ROWS = 32
 """Writes wait while so many are encoded at the end."""
+PATIENCE_S = 20.0
+"""So long there are tries; if there never are so few left, with more and more, up to a batch."""
 SAMPLED_QUERIES = 100
 
 Encode = Callable[[ModelIdentity, Sequence[str], TextKind], Encoded]
@@ -44,7 +47,7 @@ class SecondVectors:
         self._encode = encode
         self._done_to = 0
         """Every row up to this one has a standby vector."""
-        self._prepared: Collections | None = None
+        self._collections = StandbyCollections(index)
 
     def models(self) -> Models:
         """Those of the standby vectors; empty if there are none."""
@@ -52,11 +55,12 @@ class SecondVectors:
 
     def forget(self) -> None:
         """Look at the store anew: others are on standby now."""
-        self._done_to, self._prepared = 0, None
+        self._done_to = 0
+        self._collections.drop()
 
     def rest(self) -> None:
         """Free the memory of what was read for an exchange that doesn't come."""
-        self._prepared = None
+        self._collections.drop()
 
     def catch_up(self) -> bool:
         """Give the next segments their second vector; whether there surely are more.
@@ -70,41 +74,66 @@ class SecondVectors:
                 reader.last_sequence(),
             )
         )
-        if not rows:
-            self._done_to = last
-            return False
-        vectors = self._encoded(rows, target)
-        self._apply(Maintenance(lambda writer: _add(writer, target, rows, vectors)))
-        self._done_to = rows[-1].sequence
-        return len(rows) == BATCH_ROWS
+        if rows:
+            vectors = self._encoded(rows, target)
+            self._apply(Maintenance(lambda writer: _add(writer, target, rows, vectors)))
+        are_more = len(rows) == BATCH_ROWS
+        self._done_to = rows[-1].sequence if are_more else last
+        return are_more
 
-    def exchange(self, note: Callable[[StoreWriter], None]) -> None:
+    def exchange(self, note: Callable[[StoreWriter], None]) -> bool:
         """Let the standby vectors and the others change places, in one transaction with `note`.
 
-        Raises NotReady if too many segments were written since the last `catch_up`.
+        What is written while the others are read and encoded is caught up with in rounds, each of
+        which has only to do what came during the one before. False if that led nowhere, because
+        segments are written about as fast as they are encoded.
         """
-        collections = self._prepare()
-        # If it fails, they may have rows that the store doesn't have.
-        self._prepared = None
+        began: float | None = None
+        while True:
+            self._catch_up_round()
+            self._collections.up_to(self._done_to)
+            # Only from here on: the first time, this takes as long as there are vectors.
+            began = monotonic() if began is None else began
+            waited_s = monotonic() - began
+            is_last = waited_s >= PATIENCE_S
+            share = 1.0 if is_last else waited_s / PATIENCE_S
+            if self._exchange_with(max(FEW_ROWS, int(share * BATCH_ROWS)), note):
+                return True
+            if is_last:
+                return False
+
+    def _catch_up_round(self) -> None:
+        """Give the segments that are there now their second vector, not those that come then."""
+        until = self._index.read(lambda reader, _: reader.last_sequence())
+        while self._done_to < until:
+            self.catch_up()
+
+    def _exchange_with(self, most: int, note: Callable[[StoreWriter], None]) -> bool:
+        """Exchange the vectors, unless more than `most` are lacking."""
+
+        def lacking(reader: StoreReader) -> list[Lacking]:
+            rows = standby.lacking(reader, self._done_to, most + 1)
+            if len(rows) > most:
+                raise _TooManyRows
+            return rows
 
         def exchange(writer: StoreWriter) -> Collections:
-            target = standby.models(writer)
-            rows = standby.lacking(writer, self._done_to, MOST_ROWS_AT_EXCHANGE + 1)
-            if len(rows) > MOST_ROWS_AT_EXCHANGE:
-                raise NotReady("too many segments were written a moment ago; trying again")
+            target, rows = standby.models(writer), lacking(writer)
             _add(writer, target, rows, self._encoded(rows, target))
             standby.exchange(writer)
             note(writer)
-            with _of_standby():
-                for kind, collection in collections.items():
-                    recovery.catch_up(writer, kind, collection, target[kind].dimension)
-            return collections
+            return self._collections.exchanged(writer)
 
-        self._index.exchange(exchange)
+        try:
+            self._index.read(lambda reader, _: lacking(reader))
+            self._index.exchange(exchange)
+        except _TooManyRows:
+            return False
+        return True
 
     def overlap(self) -> dict[EmbeddingType, Overlap]:
         """How alike both models answer, asked with some of the stored texts."""
-        target, collections = self.models(), self._prepare()
+        target, collections = self.models(), self._collections.up_to(self._done_to)
         found = {}
         for kind, collection in collections.items():
             new, old, texts = self._sample(kind, collection.snapshot)
@@ -138,10 +167,11 @@ class SecondVectors:
     def _encoded(self, rows: Sequence[Lacking], target: Models) -> list[StandbyVector]:
         """Vectors for the segments whose model becomes another one."""
         by_model: dict[ModelIdentity, list[Lacking]] = defaultdict(list)
+        changing = standby.changing(self._index.models, target)
         for row in rows:
-            if row.embedding_type in self.changing(target):
+            if row.embedding_type in changing:
                 if row.is_own:
-                    raise InvalidInput(own_vectors(row.embedding_type, 1))
+                    raise cannot_be_migrated(row.embedding_type, 1)
                 by_model[target[row.embedding_type]].append(row)
         found = []
         for model, of_model in by_model.items():
@@ -151,49 +181,9 @@ class SecondVectors:
                 found.append(StandbyVector(row.sequence, vector.tobytes(), truncated))
         return found
 
-    def changing(self, target: Models) -> list[EmbeddingType]:
-        """The types whose model becomes another one."""
-        present = self._index.models
-        return [kind for kind in EmbeddingType if not target[kind].makes_the_same_as(present[kind])]
 
-    def _prepare(self) -> Collections:
-        """The standby vectors as they will be searched."""
-        if self._prepared is not None:
-            return self._prepared
-
-        def build(reader: StoreReader, _: Snapshots) -> Collections | StoreDamaged:
-            target = standby.models(reader)
-            collections = empty_collections({kind: target[kind] for kind in self.changing(target)})
-            try:
-                for kind, collection in collections.items():
-                    rows = reader.sequences(kind)
-                    rows = rows[rows <= self._done_to]
-                    collection.reserve(len(rows))
-                    recovery.add_from_store(
-                        StandbyReader(reader.connection),
-                        kind,
-                        collection,
-                        rows,
-                        target[kind].dimension,
-                    )
-            except StoreDamaged as error:
-                return error  # not of what is searched, which stays as good as it is
-            return collections
-
-        collections = self._index.read(build)
-        if isinstance(collections, StoreDamaged):
-            raise _unusable(collections) from collections
-        self._prepared = collections
-        return collections
-
-
-def own_vectors(kind: EmbeddingType, count: int) -> str:
-    """Why a type can't be migrated, for people."""
-    return (
-        f"the {kind} index has {count} segments whose vectors came with them or are those of "
-        "images, which can't be made from the text; migrate the other types only, or delete these "
-        "segments and send them again afterwards"
-    )
+class _TooManyRows(Exception):
+    """So many that writes would wait too long until they are encoded."""
 
 
 def _add(
@@ -203,18 +193,3 @@ def _add(
     encoded = {one.sequence for one in vectors}
     rest = [row.sequence for row in rows if row.sequence not in encoded]
     return standby.add(writer, target, vectors) + standby.copy(writer, target, rest)
-
-
-@contextmanager
-def _of_standby() -> Iterator[None]:
-    try:
-        yield
-    except StoreDamaged as error:
-        raise _unusable(error) from error
-
-
-def _unusable(error: StoreDamaged) -> StoreError:
-    return StoreError(
-        f"The vectors of the other model can't be used: {error.detail} What is searched isn't "
-        "concerned. End the migration, and start it again."
-    )

@@ -43,7 +43,7 @@ class MigrationRecord:
     started_at: float
     switched_at: float | None = None
     reason: str | None = None
-    """Why nothing more is done until someone asks for it."""
+    """Why it can't go on: for good in FAILED, else until what is tried again succeeds."""
     overlap: dict[EmbeddingType, Overlap] = field(default_factory=dict)
 
 

@@ -16,7 +16,15 @@ from deployments.core.segments import (
     UpsertResult,
     Vectors,
 )
-from deployments.core.storage.segment_rows import SegmentRow, StoredRow, key_of, plain_id, row_of
+from deployments.core.storage import own_vector_check
+from deployments.core.storage.segment_rows import (
+    SegmentRow,
+    StoredRow,
+    is_own,
+    key_of,
+    plain_id,
+    row_of,
+)
 from deployments.core.storage.store_writer import StoreWriter
 from deployments.core.vectors.exact_search import UNIT_TOLERANCE
 
@@ -159,7 +167,10 @@ def unit_vectors(vectors: Vectors, dimension: int) -> Vectors:
 
 
 def upsert(writer: StoreWriter, request: PreparedUpsert) -> tuple[UpsertResult, Change]:
-    """Store a request's segments. With vectors missing nothing is done and they are named."""
+    """Store a request's segments. With vectors missing nothing is done and they are named.
+
+    Raises Conflict for vectors that aren't those of their texts while the model is changed.
+    """
     kind, media_key = request.embedding_type, key_of(request.media_item_id)
     keys = [key_of(row.segment_id) for row in request.rows]
     existing = writer.existing(kind, media_key, keys)
@@ -171,6 +182,8 @@ def upsert(writer: StoreWriter, request: PreparedUpsert) -> tuple[UpsertResult, 
             kept.append(stored)
         else:
             todo.append(position)
+    if any(is_own(request.rows[position].text_hash) for position in todo):
+        own_vector_check.refuse_during_migration(writer, kind)
     # What is answered as stored has to be there whole, not only to have the same hash.
     writer.proven_blobs(kind, [row.sequence for row in kept])
     vectors, missing = _vectors_of(writer, request, todo, existing)

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
+
 from deployments.core.errors import InvalidInput, NotReady, StoreDamaged
 from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage.segment_rows import checksum, is_own
@@ -47,6 +50,18 @@ class StandbyVector:
 class StandbyReader(StoreReader):
     """A reader to which the standby vectors are the vectors."""
 
+    def sequences_between(
+        self, embedding_type: EmbeddingType, after: int, until: int
+    ) -> npt.NDArray[np.int64]:
+        """Sequence numbers of a type's segments above one and up to another, int64, ascending."""
+        with translated("Cannot read the store"):
+            rows = self.connection.execute(
+                "SELECT seq FROM segments NOT INDEXED "
+                "WHERE seq > ? AND seq <= ? AND embedding_type = ? ORDER BY seq",
+                (after, until, embedding_type.value),
+            ).fetchall()
+        return np.array(rows, np.int64).reshape(-1)
+
     def proven_blobs(
         self, embedding_type: EmbeddingType, sequences: Sequence[int]
     ) -> dict[int, bytes]:
@@ -67,6 +82,11 @@ class StandbyReader(StoreReader):
         if lost is not None:
             raise StoreDamaged(f"Row {lost} has no standby vector. {RESTORE}")
         return blobs
+
+
+def changing(present: Models, target: Models) -> list[EmbeddingType]:
+    """The types whose model becomes another one."""
+    return [kind for kind in EmbeddingType if not target[kind].makes_the_same_as(present[kind])]
 
 
 def models(reader: StoreReader) -> dict[EmbeddingType, ModelIdentity]:
@@ -119,16 +139,6 @@ def lacking(reader: StoreReader, after: int, count: int) -> list[Lacking]:
         if not is_intact(row, vector):
             raise not_as_written(name_of(row))
     return [Lacking(row[0], EmbeddingType(row[1]), row[4], is_own(row[8])) for row in rows]
-
-
-def own_rows(reader: StoreReader, kind: EmbeddingType) -> int:
-    """How many segments of a type have vectors that aren't those of their texts."""
-    with translated("Cannot read the store"):
-        hashes = reader.connection.execute(
-            "SELECT text_hash FROM segments INDEXED BY segments_by_text WHERE embedding_type=?",
-            (kind.value,),
-        )
-        return sum(is_own(hashed) for (hashed,) in hashes)
 
 
 def add(writer: StoreWriter, target: Models, vectors: Iterable[StandbyVector]) -> int:
