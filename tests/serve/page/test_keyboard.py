@@ -42,8 +42,10 @@ def test_keyboard(open_page):
 
 def test_the_focus_stays_with_what_is_found(open_page):
     page = open_page(path=at(q="stop loss", k=5))
+    more = page.get_by_role("button", name="Show up to 10")
+    expect(more).to_be_visible()
     known = set(hits(page).locator(".said").all_text_contents())
-    page.get_by_role("button", name="Show up to 10").press("Enter")
+    more.press("Enter")
     expect(page.locator(".hit:focus")).to_have_count(1)
     expect(page.get_by_label("Results at most")).to_have_value("10")
     said = hits(page).locator(".said").all_text_contents()
