@@ -143,7 +143,7 @@ class InFlight(Generic[F]):
             else:
                 failed = failure
         if failed is not None:
-            if isinstance(failed, EmbeddingsError):
+            if isinstance(failed, EmbeddingsError) and self.stored.calls:
                 failed.add_note(
                     f"{self.stored.embeddings_created} segments were stored before; storing them "
                     "again is safe"

@@ -41,7 +41,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except EmbeddingsError as error:
-            message = f"{error.detail}{_advice(error)}"
+            notes = "".join(f"\n{note}." for note in getattr(error, "__notes__", ()))
+            message = f"{error.detail}{notes}{_advice(error)}"
             code = NOT_REACHABLE if isinstance(error, Unreachable) else 1
         except ServiceError as error:
             message = error.detail

@@ -1,12 +1,13 @@
 """The command that embeds: it prints vectors, or stores segments of a media item."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from deployments.client.sync_client import Client
 
 SHOWN_NUMBERS = 4
+BEGIN_OF_JSON = re.compile(r"""\s*(\{\s*["}]|\[\s*["{\]]|[{\[]\s*$)""")
+"""Unlike that of a line such as "[Applause] thank you"."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +106,49 @@ def _read(texts: list[str], file: Path | None) -> Input:
         content = sys.stdin.read()
     else:
         content = file.expanduser().read_text(encoding="utf-8-sig")
-    if content.lstrip()[:1] in ("{", "["):
-        return _from_json(content)
-    lines = [line for line in map(str.strip, content.splitlines()) if line]
-    if not lines:
-        raise typer.BadParameter("there is no text")
-    return Input(lines)
+    documents = _documents(content)
+    if documents is not None:
+        return _from_json(documents)
+    return Input(_some([line for line in map(str.strip, content.splitlines()) if line]))
 
 
-def _from_json(content: str) -> Input:
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = [_line(number, line) for number, line in enumerate(content.splitlines(), 1)]
-        document = [each for each in document if each is not None]
+def _documents(content: str) -> Any:
+    """A JSON document, or the list of those of its lines; None for lines of text."""
+    if content.lstrip()[:1] not in ("{", "["):
+        return None
+    with suppress(ValueError):
+        return json.loads(content)
+    documents = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            documents += [json.loads(line)] if line.strip() else []
+        except ValueError as error:
+            if not documents and not BEGIN_OF_JSON.match(line):
+                return None
+            raise typer.BadParameter(f"line {number} isn't JSON: {error}") from error
+    return documents
+
+
+def _from_json(document: Any) -> Input:
     if isinstance(document, dict):
         for name in ("segments", "frames", "clips"):
             if isinstance(document.get(name), list):
                 return Input(
                     [],
-                    _checked(document[name]),
+                    _some(_checked(document[name])),
                     document.get("media_item_id"),
                     document.get("embedding_type"),
                 )
         document = [document]
     if all(isinstance(each, str) for each in document):
-        return Input(document)
+        return Input(_some(document))
     return Input([], _checked(document))
 
 
-def _line(number: int, line: str) -> Any:
-    try:
-        return json.loads(line) if line.strip() else None
-    except ValueError as error:
-        raise typer.BadParameter(f"line {number} isn't JSON: {error}") from error
+def _some(found: list[T]) -> list[T]:
+    if not found:
+        raise typer.BadParameter("there is no text")
+    return found
 
 
 def _checked(segments: list[Any]) -> list[dict[str, Any]]:
@@ -154,11 +168,12 @@ def _store(
     segments = given.segments
     if segments is None:
         segments = [{"id": number, "text": text} for number, text in enumerate(given.texts, 1)]
-    stored = StoredMany()
+    stored, removed = StoredMany(), 0
     if replace:
         # In one request, since only that is one step.
         call = calls.embed(item, segments, kind, replace=True)
-        stored += value(call, client.document(call))
+        answer = value(call, client.document(call))
+        stored, removed = stored + answer, answer.removed
     else:
         with _progress("Storing", len(segments)) as advance:
             stored = client.store_many(
@@ -167,12 +182,15 @@ def _store(
                 progress=lambda so_far: advance(so_far.embeddings_created),
             )
     if as_json:
-        print_json({"media_item_id": item, "embedding_type": kind, **asdict(stored)})
+        document = {"media_item_id": item, "embedding_type": kind, **asdict(stored)}
+        print_json(document | {"removed": removed})
         return
     say(
         f"{stored.embeddings_created} {kind} segments of media item {item} are stored, "
         f"{stored.changed} of them new or changed."
     )
+    if replace:
+        say(f"{removed} others were removed.")
     if stored.truncated:
         say(f"{stored.truncated} are longer than the model reads, and were cut for it.")
 

@@ -20,6 +20,7 @@ nothing of it is passed on.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -118,5 +119,5 @@ def _problem(error: EmbeddingsError) -> Response:
                 for each in error.errors
             ]
     document |= {"title": status.phrase, "status": status, "detail": detail, "code": code}
-    headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:g}"}
+    headers = {} if retry_after_s is None else {"Retry-After": str(ceil(retry_after_s))}
     return JSONResponse(document, status, headers, media_type="application/problem+json")

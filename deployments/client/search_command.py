@@ -17,6 +17,8 @@ from deployments.client.options import (
 from deployments.client.printable import say
 
 GROUP_SIZE = 3
+MOST_CONTEXT = 10
+"""As the service allows."""
 
 Query = Annotated[list[str], typer.Argument(metavar="QUERY", help="What to look for.")]
 Type = Annotated[
@@ -50,7 +52,8 @@ Group = Annotated[
     bool, typer.Option("--group", help=f"A media item once, with up to {GROUP_SIZE} hits.")
 ]
 Context = Annotated[
-    int, typer.Option(min=0, max=20, help="So many neighbouring segments before and after.")
+    int,
+    typer.Option(min=0, max=MOST_CONTEXT, help="So many neighbouring segments before and after."),
 ]
 
 

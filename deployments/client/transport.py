@@ -1,11 +1,14 @@
 """What both clients have in common: where the service is, answers as values, errors, pauses."""
 
+import math
 import os
 import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
@@ -187,8 +190,17 @@ def _problem(response: httpx.Response) -> tuple[str, str, list[FieldError]]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    try:
-        return None if retry_after is None else max(0.0, float(retry_after))
-    except ValueError:
-        # A date, which the service never sends.
+    """What Retry-After asks for; proxies may say it as a date. None for what isn't either."""
+    if retry_after is None:
         return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            then = parsedate_to_datetime(retry_after)
+        except ValueError:
+            return None
+        # Without a zone it is in UTC ("-0000").
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        seconds = (then - datetime.now(UTC)).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None

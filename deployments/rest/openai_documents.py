@@ -1,6 +1,6 @@
 """Requests and answers of OpenAI's embeddings API."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -63,13 +63,14 @@ class EmbeddingsRequest(BaseModel):
     input_type: TextKind = Field(
         default="document", description="Models may put different prompts before the two."
     )
-    encoding_format: Literal["float", "base64"] = Field(
-        default="float", description="`base64` is that of little-endian float32."
+    encoding_format: Literal["float", "base64"] | None = Field(
+        default="float",
+        description="`base64` is that of little-endian float32; null is as without it.",
     )
     dimensions: int | None = Field(
         default=None, description="The model's own number, if any: vectors aren't shortened."
     )
-    user: str | None = Field(default=None, description="Accepted and not used.")
+    user: Any = Field(default=None, description="Accepted and not used.")
 
 
 class Embedding(BaseModel):

@@ -51,7 +51,7 @@ class OpenAIErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, translating its answer."""
-        if scope["type"] != "http" or not route_path(scope).startswith(f"{PREFIX}/"):
+        if scope["type"] != "http" or not _is_under(PREFIX, route_path(scope)):
             await self._app(scope, receive, send)
             return
         started = False
@@ -80,6 +80,10 @@ class OpenAIErrors:
                 unexpected = ServiceError("the service failed; its log has the reason")
                 await error_response(unexpected)(scope, receive, translate)
             raise
+
+
+def _is_under(prefix: str, path: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}/")
 
 
 def _openai_error(problem: Problem, headers: Headers, scope: Scope) -> Response:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -22,7 +23,9 @@ from deployments.client.cli import app
 from deployments.client.display import clock, hits_table, span
 from deployments.client.load import Load
 from deployments.client.results import Hit
+from deployments.client.search_command import MOST_CONTEXT
 from deployments.client.serve_command import PACKAGED_CONFIG, _configured
+from deployments.core.api.search_requests import SearchRequest
 from deployments.core.errors import Forbidden, Overloaded, ServiceError, Unauthorized
 from deployments.rest.problems import error_response
 
@@ -42,19 +45,22 @@ def run(*arguments: str, **options: Any) -> Any:
 
 
 @contextmanager
-def server(status: int, headers: dict[str, str], body: bytes) -> Iterator[tuple[str, list[Any]]]:
-    """A server on this machine that always answers the same; what it was asked."""
+def server(
+    status: int, headers: dict[str, str], body: bytes, then: tuple[int, bytes] | None = None
+) -> Iterator[tuple[str, list[Any]]]:
+    """A server on this machine that answers the same, or `then` another; what it was asked."""
     asked: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             asked.append((self.command, self.path, self.headers, json.loads(sent or b"null")))
-            self.send_response(status)
+            later = then is not None and len(asked) > 1
+            self.send_response(then[0] if later else status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(then[1] if later else body)
 
         do_GET = do_POST = do_DELETE = answer  # noqa: N815
 
@@ -216,6 +222,7 @@ def test_all_types_are_searched_for_moments() -> None:
     [
         (("search",), "Missing argument"),
         (("search", "x", "--top-k", "0"), "--top-k"),
+        (("search", "x", "--context", "11"), "less than or equal to 10"),
         (("search", "x", "--filter", "{"), "--filter isn't JSON"),
         (("search", "x", "--filter", "[]"), "--filter isn't a JSON object"),
         (("search", "x", "--group", "--type", "all"), "--group and --type all"),
@@ -237,6 +244,10 @@ def test_wrong_usage_has_exit_code_2(arguments, message) -> None:
     ("content", "message"),
     [
         ("", "there is no text"),
+        ("[]", "there is no text"),
+        ('{"media_item_id": 7, "segments": []}', "there is no text"),
+        ('[{"id": 1, "text": "cut off"', "line 1 isn't JSON"),
+        ('[\n{"id": 1}', "line 1 isn't JSON"),
         ('{"id": 1, "text": "x"}\n{"id": 2', "line 2 isn't JSON"),
         ('[{"id": 1, "text": "x"}, 7]', "segment 1 (from 0) isn't a JSON object"),
         ('[{"id": 1, "text": "x"}]', "say --media-item ID to store them, or use `backfill`"),
@@ -263,6 +274,13 @@ STORED = {
     ("arguments", "content", "item", "kind", "segments"),
     [
         (("--media-item", "7"), "one\n\n two\n", "7", "transcript", ["one", "two"]),
+        (
+            ("--media-item", "7"),
+            "[Applause] one\n{two",
+            "7",
+            "transcript",
+            ["[Applause] one", "{two"],
+        ),
         (("--media-item", "7", "one", "two"), "", "7", "transcript", ["one", "two"]),
         (
             ("--media-item", "7", "--type", "clip"),
@@ -294,6 +312,31 @@ def test_embed_stores_what_has_a_media_item(arguments, content, item, kind, segm
         f"2 {kind} segments of media item {item} are stored, 1 of them new or changed.",
         "1 are longer than the model reads, and were cut for it.",
     ]
+
+
+def test_replacing_tells_how_many_were_removed() -> None:
+    with server(200, {}, json.dumps(STORED | {"removed": 5}).encode()) as (url, _):
+        arguments = ("embed", "x", "--media-item", "7", "--replace", "--url", url)
+        assert "\n5 others were removed.\n" in run(*arguments).stdout
+        assert json.loads(run(*arguments, "--json").stdout)["removed"] == 5
+
+
+def test_the_limit_of_context_is_the_service_s() -> None:
+    SearchRequest(query="x", context=MOST_CONTEXT)
+    with pytest.raises(ValidationError):
+        SearchRequest(query="x", context=MOST_CONTEXT + 1)
+
+
+def test_what_was_stored_before_an_error_is_told() -> None:
+    problem = json.dumps({"status": 422, "code": "invalid_input", "detail": "it is wrong"}).encode()
+    # The same name twice: the second one waits for the first.
+    twice = '[{"id": 1, "text": "a"}, {"id": 1, "text": "b"}]'
+    with server(200, {}, json.dumps(STORED).encode(), then=(422, problem)) as (url, _):
+        done = run("embed", "--media-item", "1", "--url", url, input=twice)
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "Error: it is wrong\n2 segments were stored before; storing them again is safe.\n"
+    )
 
 
 def test_a_file_that_is_not_text_is_told(tmp_path) -> None:
@@ -419,3 +462,23 @@ def test_searching_loads_neither_the_service_nor_numpy() -> None:
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_question_is_not_part_of_the_result() -> None:
+    deleted = json.dumps({"embeddings_deleted": 3, "media_item_id": 1}).encode()
+    controller, terminal = os.openpty()
+    try:
+        with server(200, {}, deleted) as (url, _):
+            os.write(controller, b"y\n")
+            program = "from deployments.client.cli import app; app()"
+            done = subprocess.run(
+                [sys.executable, "-c", program, "delete", "1", "--json", "--url", url],
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+            )
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert json.loads(done.stdout) == json.loads(deleted)
+    assert done.stderr.startswith("Remove all segments of media item 1 from http")

@@ -8,9 +8,11 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -431,6 +433,27 @@ def test_pauses_double_up_to_the_longest_and_heed_the_service() -> None:
     assert retries.pause_s(call, asked, 1) >= 5
     too_long = Overloaded("full", 429, "overloaded", retry_after_s=9)
     assert retries.pause_s(call, too_long, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "least", "most"),
+    [
+        (formatdate(time.time() + 3600, usegmt=True), 3500, 3600),
+        (formatdate(time.time() + 3600), 3500, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("7.5", 7.5, 7.5),
+        ("-3", 0, 0),
+        ("soon", None, None),
+        ("inf", None, None),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None, None),
+    ],
+)
+def test_retry_after_may_be_a_date(ask, retry_after, least, most) -> None:
+    handle, _ = answers(httpx.Response(503, headers={"Retry-After": retry_after}))
+    with pytest.raises(Unavailable) as raised:
+        ask(handle, retries=Retries(attempts=1))("stats")
+    pause = raised.value.retry_after_s
+    assert pause is least if least is None else least <= pause <= most
 
 
 def test_url_and_key_come_from_the_environment(monkeypatch) -> None:

@@ -272,7 +272,15 @@ def test_a_body_over_the_limit(web, backend):
     assert backend.asked == []
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/", "/v1/embedding"])
+@pytest.mark.parametrize("unused", [{"user": 7}, {"user": {"id": 1}}, {"user": None}])
+def test_what_is_not_used_may_be_anything(web, unused):
+    body = {"model": "fake", "input": "x", "encoding_format": None} | unused
+    response = web.post("/v1/embeddings", json=body)
+    assert response.status_code == 200
+    assert len(response.json()["data"][0]["embedding"]) == 8
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/", "/v1", "/v1/embedding"])
 def test_unknown_routes(web, path):
     response = web.post(path, json={})
     assert_error(response, 404, "invalid_request_error", "not_found", None, f"POST {path}")
