@@ -27,8 +27,8 @@ def moment_routes(backend: SearchBackend, settings: Settings) -> APIRouter:
         """The stretches of media items that answer to the query, best first.
 
         Segments that nearly touch and match almost as well are one moment, and so is what is
-        said and shown at the same time; no two moments of a media item overlap. Segments without
-        times are one moment of their media item, which has none either.
+        said and shown at the same time; no two moments of a media item nearly touch. Segments
+        without times are one moment of their media item, which has none either.
         """
         check_text("query", request.query or "", settings)
         check_top_k(request.top_k, settings)

@@ -21,8 +21,11 @@ from deployments.core.encoding.query_vectors import compact, query_vectors
 from deployments.core.errors import InvalidInput, StoreDamaged
 from deployments.core.filters import Column, IdIn
 from deployments.core.index.segment_index import SegmentIndex
-from deployments.core.search.moment_reads import FoundMoment
-from deployments.core.search.moments import SUPPORT, Moment, find_moments
+from deployments.core.search import moment_reads
+from deployments.core.search.moment_reads import FoundMoment, FoundMoments
+from deployments.core.search.moment_strengths import evidence_of
+from deployments.core.search.moments import SUPPORT, Moment
+from deployments.core.search.moments import find_moments as moments_of
 from deployments.core.segments import (
     EmbeddingType,
     Explanation,
@@ -65,6 +68,21 @@ def hits(draw: st.DrawFn) -> dict[EmbeddingType, list[Hit]]:
     return found
 
 
+@st.composite
+def long_runs(draw: st.DrawFn) -> dict[EmbeddingType, list[Hit]]:
+    """About a hundred hits that are alike, or almost, and some others."""
+    found = draw(hits())
+    kind = draw(st.sampled_from(list(EmbeddingType)))
+    cosine = draw(st.sampled_from([0.3, 0.65, 0.9]))
+    less = draw(st.sampled_from([0.0, 1e-9, 1e-4, 1e-3]))
+    step = draw(st.sampled_from([0, 1, 4]))
+    media = draw(st.sampled_from([MEDIA, MEDIA[:1]]))
+    for i in range(draw(st.integers(97, 130))):
+        start, name = i * step, media[i % len(media)]
+        found[kind].append(hit(100 + i, cosine - less * (i * 7 % 13), start, start + 1, name))
+    return found
+
+
 def cosines(found: Found) -> dict[EmbeddingType, list[float]]:
     return {kind: [one.cosine for one in several] for kind, several in found.items()}
 
@@ -74,28 +92,37 @@ def times_of(one: Hit) -> Span | None:
     return (min(times), max(times)) if times else None
 
 
-def within(one: Span, other: Span) -> bool:
-    """Whether at least 0.7 of the first is in the second."""
-    if one[0] == one[1]:
-        return other[0] <= one[0] <= other[1]
-    return min(one[1], other[1]) - max(one[0], other[0]) >= 0.7 * (one[1] - one[0])
+def touch(one: Span, other: Span) -> bool:
+    """Whether there are at most 3 s between them."""
+    return one[0] <= other[1] + 3 and other[0] <= one[1] + 3
 
 
-def strengths(found: Found, weights: Mapping[EmbeddingType, float]) -> dict[int, float]:
-    best = max((one.cosine for several in found.values() for one in several), default=0.0)
-    result = {}
+def expected_values(
+    found: Found, weights: Mapping[EmbeddingType, float]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """The strengths and the matches of all hits in a semantic search."""
+    every = [one.cosine for several in found.values() for one in several]
+    zero, top = min([0.0, *every]), max([0.0, *every])
+    deep = [sorted(c, reverse=True)[99] for c in cosines(found).values() if len(c) >= 100]
+    strength, match = {}, {}
     for kind, several in found.items():
-        cosines = sorted((one.cosine for one in several), reverse=True)
-        floor = cosines[99] if len(cosines) > 99 else min([0.0, *cosines])
+        own = sorted((one.cosine for one in several), reverse=True)
+        hundredth = own[99] if len(own) >= 100 else max(deep, default=zero)
+        hundredth = min(hundredth, zero + 0.8 * (own[0] - zero)) if own else zero
         for one in several:
-            share = (one.cosine - floor) / (best - floor) if best > floor else 0.0
-            result[one.sequence] = max(0.0, share) * weights[kind]
-    return result
+            linear = (one.cosine - zero) / (top - zero) if top > zero else 0.0
+            match[one.sequence] = linear * weights[kind]
+            if hundredth > zero and one.cosine >= hundredth:
+                linear = 0.02 + 0.98 * (one.cosine - hundredth) / (top - hundredth)
+            elif hundredth > zero:
+                linear = 0.02 * (one.cosine - zero) / (hundredth - zero)
+            strength[one.sequence] = linear * weights[kind]
+    return strength, match
 
 
 def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tuple[Any, ...]]:
     """Media item, times, score and the evidence's numbers of all moments, in no order."""
-    strength = strengths(found, weights)
+    strength, match = expected_values(found, weights)
     kind_of = {one.sequence: kind for kind, several in found.items() for one in several}
     every = [one for several in found.values() for one in several]
     moments: list[tuple[Any, ...]] = []
@@ -113,28 +140,25 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
                 gap = max(0.0, max(start, span[0]) - min(end, span[1]))
                 total += strength[other] ** 2 * math.exp(-gap / 30) if other != number else 0.0
             score[number] = strength[number] + SUPPORT * math.sqrt(total)
+
         order = sorted(
             timed,
-            key=lambda n: (-round(score[n], 9), -strength[n], timed[n], kind_of[n], n),
+            key=lambda n: (
+                -round(score[n], 9),
+                -round(strength[n], 9),
+                -match[n],
+                timed[n],
+                kind_of[n],
+                n,
+            ),
         )
-        taken: list[Span] = []
         while order:
             seed = order[0]
-            edges = [-math.inf, *(edge for span in sorted(taken) for edge in span), math.inf]
-            places = [
-                (edges[i], edges[i + 1])
-                for i in range(0, len(edges), 2)
-                if within(timed[seed], (edges[i], edges[i + 1]))
-            ]
-            if not places:
-                order.remove(seed)
-                continue
-            free = places[0]
             span = timed[seed]
             if span[0] == span[1]:
                 for other in order:
                     start, end = timed[other]
-                    if within(timed[other], free) and start <= span[0] <= end and start < end:
+                    if start <= span[0] <= end and start < end:
                         span = (start, end)
                         break
             grown = True
@@ -142,17 +166,14 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
                 grown = False
                 for other in order:
                     start, end = timed[other]
-                    touches = start <= span[1] + 3 and end >= span[0] - 3
-                    strong = 0 < 0.9 * strength[seed] <= strength[other]
+                    alike = 0 < 0.9 * match[seed] <= match[other]
                     wider = start < span[0] or end > span[1]
-                    if touches and strong and wider and within(timed[other], free):
+                    if touch((start, end), span) and alike and wider:
                         span = (min(start, span[0]), max(end, span[1]))
                         grown = True
-            span = (max(span[0], free[0]), min(span[1], free[1]))
-            inside = {other for other in order if within(timed[other], span)}
-            moments.append((media, span, score[seed], inside))
-            order = [other for other in order if other not in inside]
-            taken.append(span)
+            there = {other for other in order if touch(timed[other], span)}
+            moments.append((media, span, score[seed], there))
+            order = [other for other in order if other not in there]
     return moments
 
 
@@ -162,13 +183,19 @@ def told(moment: Moment) -> tuple[Any, ...]:
     return (str(moment.media_item_id), span, pytest.approx(moment.score), numbers)
 
 
+def find_moments(
+    found: Found, weights: Mapping[EmbeddingType, float], mode: SearchMode, top_k: int
+) -> list[Moment]:
+    return moments_of(evidence_of(found, cosines(found), weights, mode), top_k)
+
+
 @settings(max_examples=500, deadline=None)
-@given(found=hits(), weight=st.sampled_from([0.5, 1.0, 2.0]))
+@given(found=hits() | long_runs(), weight=st.sampled_from([0.5, 1.0, 2.0]))
 def test_moments_are_those_of_plain_python(
     found: dict[EmbeddingType, list[Hit]], weight: float
 ) -> None:
     weights = EVEN | {FRAME: weight}
-    moments = [told(each) for each in find_moments(found, cosines(found), weights, SEMANTIC, 100)]
+    moments = [told(each) for each in find_moments(found, weights, SEMANTIC, 1000)]
     expected = reference(found, weights)
     assert sorted(moments, key=lambda one: (one[0], sorted(one[3]))) == sorted(
         expected, key=lambda one: (one[0], sorted(one[3]))
@@ -177,15 +204,15 @@ def test_moments_are_those_of_plain_python(
 
 @settings(max_examples=500, deadline=None)
 @given(
-    found=hits(),
+    found=hits() | long_runs(),
     mode=st.sampled_from(list(SearchMode)),
     top_k=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-def test_moments_never_overlap_and_have_what_they_say(
+def test_moments_never_nearly_touch_and_have_what_they_say(
     found: dict[EmbeddingType, list[Hit]], mode: SearchMode, top_k: int, seed: int
 ) -> None:
-    moments = find_moments(found, cosines(found), EVEN, mode, 100)
+    moments = find_moments(found, EVEN, mode, 1000)
     scores = [moment.score for moment in moments]
     assert scores == sorted(scores, reverse=True)
     numbers = [each.hit.sequence for moment in moments for each in moment.evidence]
@@ -201,14 +228,14 @@ def test_moments_never_overlap_and_have_what_they_say(
         for each in moment.evidence:
             assert str(each.hit.media_item_id) == media
             times = times_of(each.hit)
-            assert times is None if span is None else times is not None and within(times, span)
+            assert times is None if span is None else times is not None and touch(times, span)
     for several in spans.values():
         assert several.count(None) <= 1
         timed = sorted(span for span in several if span is not None)
-        assert all(one[1] <= other[0] for one, other in pairwise(timed))
-    assert find_moments(found, cosines(found), EVEN, mode, top_k) == moments[:top_k]
+        assert not any(touch(one, other) for one, other in pairwise(timed))
+    assert find_moments(found, EVEN, mode, top_k) == moments[:top_k]
     shuffled = {kind: random.Random(seed).sample(many, len(many)) for kind, many in found.items()}
-    assert find_moments(shuffled, cosines(shuffled), EVEN, mode, 100) == moments
+    assert find_moments(shuffled, EVEN, mode, 1000) == moments
 
 
 def test_touching_hits_that_match_almost_as_well_are_one_moment() -> None:
@@ -218,15 +245,46 @@ def test_touching_hits_that_match_almost_as_well_are_one_moment() -> None:
         hit(3, 0.30, 20, 30),
         hit(4, 0.78, 30, 40),
     ]
-    moments = find_moments({TRANSCRIPT: parts}, cosines({TRANSCRIPT: parts}), EVEN, SEMANTIC, 10)
-    assert [(one.start_time, one.end_time) for one in moments] == [(0, 20), (30, 40), (20, 30)]
+    moments = find_moments({TRANSCRIPT: parts}, EVEN, SEMANTIC, 10)
+    assert [(one.start_time, one.end_time) for one in moments] == [(0, 20), (30, 40)]
+    assert [each.hit.sequence for each in moments[0].evidence] == [1, 2, 3]
 
 
 def test_a_frame_is_in_the_moment_of_what_is_said_meanwhile() -> None:
     found = {FRAME: [hit(1, 0.9, 5, None)], TRANSCRIPT: [hit(2, 0.4, 3, 8)]}
-    (moment,) = find_moments(found, cosines(found), EVEN, SEMANTIC, 10)
+    (moment,) = find_moments(found, EVEN, SEMANTIC, 10)
     assert (moment.start_time, moment.end_time) == (3, 8)
     assert [each.embedding_type for each in moment.evidence] == [FRAME, TRANSCRIPT]
+
+
+@pytest.mark.parametrize("less", [0.0, 1e-9, 1e-4])
+def test_a_long_stretch_of_equal_hits_is_one_moment_with_a_score(less: float) -> None:
+    found = {TRANSCRIPT: [hit(i, 0.9 - less * i, 5 * i, 5 * i + 5) for i in range(120)]}
+    (moment,) = find_moments(found, EVEN, SEMANTIC, 10)
+    assert (moment.start_time, moment.end_time) == (0, 600)
+    assert moment.evidence[0].strength > 0.98
+    assert len(moment.evidence) == 120
+
+
+def test_a_hundred_equal_hits_come_before_lesser_ones_of_another_type() -> None:
+    found = {
+        TRANSCRIPT: [hit(i, 0.9, 0, 5, media=i) for i in range(110)],
+        FRAME: [hit(200 + i, 0.3 + i / 100, 0, 5, media=200 + i) for i in range(3)],
+    }
+    moments = find_moments(found, EVEN, SEMANTIC, 120)
+    assert [one.media_item_id for one in moments[-3:]] == [202, 201, 200]
+    assert [one.score for one in moments[:110]] == [1] * 110
+    assert moments[110].score < 0.5
+
+
+def test_few_hits_of_a_type_count_on_the_scale_of_the_others() -> None:
+    found = {
+        TRANSCRIPT: [hit(i, 0.8 - i / 250, 0, 5, media=i) for i in range(110)],
+        FRAME: [hit(200, 0.5, 0, 5, media=200)],
+    }
+    moments = find_moments(found, EVEN, SEMANTIC, 120)
+    assert all(one.evidence[0].hit.cosine > 0.5 for one in moments[:75])
+    assert [one.media_item_id for one in moments].index(200) in range(75, 100)
 
 
 def search(**changes: Any) -> MomentSearch:
@@ -234,10 +292,15 @@ def search(**changes: Any) -> MomentSearch:
     return MomentSearch(**{"weights": weights, "top_k": 10, "mode": SEMANTIC} | changes)
 
 
-def find(index: SegmentIndex, text: str, **changes: Any) -> list[FoundMoment]:
+def answer(index: SegmentIndex, text: str, **changes: Any) -> FoundMoments:
     wanted = search(**changes)
     (found,) = index.reads.moments([wanted], vectors_of([text] * len(wanted.embedding_types)))
+    assert isinstance(found, FoundMoments)
     return found
+
+
+def find(index: SegmentIndex, text: str, **changes: Any) -> list[FoundMoment]:
+    return answer(index, text, **changes).moments
 
 
 @pytest.fixture
@@ -254,8 +317,10 @@ def index(tmp_path: Path) -> Any:
 def test_an_index_gives_moments_of_all_types_with_what_is_said_around(index: SegmentIndex) -> None:
     best = find(index, "a chart", context=2)[0]
     assert (best.moment.media_item_id, best.moment.start_time, best.moment.end_time) == (7, 30, 39)
-    kinds = [(each.embedding_type, each.hit.segment.id) for each in best.moment.evidence]
-    assert kinds == [(FRAME, 1), (TRANSCRIPT, 3)]
+    kinds = {(each.embedding_type, each.hit.segment.id) for each in best.moment.evidence}
+    # Those of which 1 s is between them and the moment are found with it.
+    assert kinds == {(FRAME, 1), (TRANSCRIPT, 2), (TRANSCRIPT, 3), (TRANSCRIPT, 4)}
+    assert best.moment.evidence[0].embedding_type == FRAME
     assert best.moment.evidence[0].hit.cosine == pytest.approx(1)
     assert best.context is not None
     assert [each.text for each in best.context.before] == ["line 1", "line 2"]
@@ -278,6 +343,53 @@ def test_types_similarities_and_filters_choose_the_hits(index: SegmentIndex) -> 
     assert other.moment.media_item_id == 8
     with pytest.raises(InvalidInput, match="min_similarity is 2"):
         find(index, "line 3", min_similarity=2)
+
+
+def test_hits_are_looked_for_until_there_are_enough_moments(tmp_path: Path) -> None:
+    with SegmentIndex.open(tmp_path / "index", MODEL) as index:
+        store_segments(index, "slide", *(Segment(i, "a slide", i) for i in range(150)), kind=FRAME)
+        for media in range(30):
+            store_segments(index, media, Segment(1, f"another {media}", 5), kind=FRAME)
+        only = {"weights": ((FRAME, 1.0),)}
+        found = answer(index, "a slide", top_k=10, **only)
+        assert len(found.moments) == 10
+        assert not found.exhausted
+        best = found.moments[0].moment
+        assert (best.media_item_id, best.start_time, best.end_time) == ("slide", 0, 149)
+        every = answer(index, "a slide", top_k=50, **only)
+        assert (len(every.moments), every.exhausted) == (31, True)
+        assert [one.moment for one in every.moments[:10]] == [one.moment for one in found.moments]
+        most = answer(index, "a slide", top_k=31, **only)
+        assert (len(most.moments), most.exhausted) == (31, False)
+        alike = answer(index, "a slide", top_k=10, min_similarity=0.99, **only)
+        assert (len(alike.moments), alike.exhausted) == (1, True)
+
+
+def test_times_are_those_of_all_hits_that_match_alike(tmp_path: Path) -> None:
+    with SegmentIndex.open(tmp_path / "index", MODEL) as index:
+        store_segments(index, "slide", *(Segment(i, "a slide", i) for i in range(150)), kind=FRAME)
+        for mode in SearchMode:
+            wanted = search(top_k=1, mode=mode, text="a slide")
+            (found,) = index.reads.moments([wanted], vectors_of(["a slide"] * 3))
+            assert isinstance(found, FoundMoments)
+            (best,) = found.moments
+            assert (best.moment.start_time, best.moment.end_time) == (0, 149)
+
+
+def test_searches_that_need_more_hits_share_a_call_with_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moment_reads, "MOST_HITS", 200)
+    with SegmentIndex.open(tmp_path / "index", MODEL) as index:
+        store_segments(index, 1, *(Segment(i, "a slide", i) for i in range(250)), kind=FRAME)
+        store_segments(index, 2, Segment(1, "line", 5))
+        asked = [search(weights=((kind, 1.0),)) for kind in (TRANSCRIPT, FRAME, CLIP)]
+        found = index.reads.moments(asked, vectors_of(["line", "a slide", "x"]))
+        counts = [
+            (len(one.moments), one.exhausted) for one in found if isinstance(one, FoundMoments)
+        ]
+        # Of 250 frames 200 are looked at.
+        assert counts == [(1, True), (1, False), (0, True)]
 
 
 def test_searches_of_both_kinds_share_a_call(index: SegmentIndex) -> None:
@@ -361,6 +473,7 @@ def test_the_route_answers_in_its_documented_shape(index: SegmentIndex) -> None:
         name: [each["segment_id"] for each in some] for name, some in moment["context"].items()
     }
     assert around == {"before": [2], "during": [3], "after": [4]}
+    assert "exhausted" not in body
     assert backend.asked[0].search == MomentSearch(
         ((TRANSCRIPT, 0.5), (FRAME, 1.0)),
         1,
@@ -377,6 +490,8 @@ def test_the_route_searches_all_types_and_by_both_if_nothing_else_is_asked(
     response, backend = post(index)
     assert backend.asked[0].search == search(mode=SearchMode.HYBRID, text="a chart")
     (first, *_) = response.json()["moments"]
+    assert response.json()["exhausted"] is True
+    MomentsResponse.model_validate(response.json())
     assert first.keys() == {"media_item_id", "start_time", "end_time", "score", "evidence"}
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from storage_samples import DIMENSION, random_units, unit
 
+from deployments.core.search import surroundings
 from deployments.core.search.media_orders import MediaOrder
 from deployments.core.search.surroundings import REFERENCES, nearness
 from deployments.core.segments import Vectors
@@ -30,7 +31,8 @@ def order_of(timed: Sequence[int], untimed: Sequence[int] = ()) -> MediaOrder:
 
 def expected(
     vectors: Mapping[int, Vectors], order: MediaOrder, sequence: int, query: Vectors
-) -> float:
+) -> tuple[float, float]:
+    """How near a row is to the query in its surroundings, and how near to other things."""
     timed, own = order.timed.tolist(), set(order.rows.tolist())
     around = [sequence]
     if sequence in timed:
@@ -41,7 +43,7 @@ def expected(
     joined = joined / np.linalg.norm(joined)
     others = sorted(float(joined @ vectors[each]) for each in vectors if each not in own)[-8:]
     common = sum(others) / len(others) if others else 0.0
-    return float(query @ joined) - 0.5 * common
+    return float(query @ joined), common
 
 
 @settings(max_examples=100)
@@ -65,9 +67,10 @@ def test_it_is_what_the_formula_says(data: st.DataObject) -> None:
     found = nearness(snapshot, orders, np.array(sequences, np.int64), queries)
     assert found.shape == (2, len(sequences))
     for query, row in zip(queries, found, strict=True):
-        for sequence, value in zip(sequences, row, strict=True):
-            told = expected(of_row, orders[sequence], sequence, query)
-            assert value == pytest.approx(told, abs=1e-5)
+        told = [expected(of_row, orders[sequence], sequence, query) for sequence in sequences]
+        mean = sum(common for _, common in told) / len(told)
+        values = [near - 0.5 * (common - mean) for near, common in told]
+        assert row.tolist() == pytest.approx(values, abs=1e-5)
 
 
 def test_neighbours_that_cancel_each_other_out_have_no_direction() -> None:
@@ -101,11 +104,34 @@ def test_what_is_near_to_everything_comes_after_what_is_near_to_the_query() -> N
     assert hit > hub
 
 
+def test_what_is_near_to_everything_is_no_less_near_where_all_is_so() -> None:
+    line, query = random_units(2)
+    snapshot = snapshot_of(np.stack([line] * 20))
+    orders = {(i + 1) * 10: order_of([(i + 1) * 10]) for i in range(20)}
+    found = nearness(snapshot, orders, snapshot.sequences, query[np.newaxis])
+    np.testing.assert_allclose(found, [[line @ query] * 20], atol=1e-6)
+
+
 def test_only_some_rows_of_a_large_index_are_compared() -> None:
     vectors = random_units(2 * REFERENCES + 1)
-    order = order_of([10])
-    found = nearness(snapshot_of(vectors), {10: order}, np.array([10]), vectors[:1])
+    orders = {row: order_of([row]) for row in (10, 20)}
+    sequences = np.array([10, 20])
+    ((first, second),) = nearness(snapshot_of(vectors), orders, sequences, vectors[:1])
     places = np.arange(REFERENCES) * len(vectors) // REFERENCES
-    references = [i for i in places.tolist() if i != 0]
-    common = np.sort(vectors[references] @ vectors[0])[-8:].mean()
-    assert found[0, 0] == pytest.approx(1 - 0.5 * common, abs=1e-5)
+    common = [
+        np.sort(vectors[[i for i in places.tolist() if i != row]] @ vectors[row])[-8:].mean()
+        for row in range(2)
+    ]
+    told = 1 - vectors[0] @ vectors[1] - 0.5 * (common[0] - common[1])
+    assert first - second == pytest.approx(told, abs=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_rows_are_compared_in_blocks(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    vectors = random_units(10)
+    snapshot = snapshot_of(vectors)
+    orders = {(i + 1) * 10: order_of([(i + 1) * 10]) for i in range(10)}
+    expected = nearness(snapshot, orders, snapshot.sequences, vectors[:2])
+    monkeypatch.setattr(surroundings, "_ROWS_AT_ONCE", at_once)
+    found = nearness(snapshot, orders, snapshot.sequences, vectors[:2])
+    np.testing.assert_allclose(found, expected, atol=1e-6)

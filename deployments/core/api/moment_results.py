@@ -1,19 +1,21 @@
 """Moments that were found, as the JSON that callers get."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from deployments.core.api.results import Json, hit_fields, json_of, metadata_of, with_timestamp
-from deployments.core.search.moment_reads import Context, FoundMoment
-from deployments.core.search.moments import Evidence
+from deployments.core.search.moment_reads import Context, FoundMoment, FoundMoments
+from deployments.core.search.moment_strengths import Evidence
 from deployments.core.segments import Id, MomentSearch
 
 
-def moments_json(wanted: MomentSearch, found: Sequence[FoundMoment]) -> Json:
+def moments_json(wanted: MomentSearch, found: FoundMoments) -> Json:
     """What found moments add to a MomentsResponse, as an object."""
-    return json_of({"moments": [_moment(wanted, each) for each in found]})
+    document: dict[str, Any] = {"moments": [_moment(wanted, each) for each in found.moments]}
+    if found.exhausted:
+        document["exhausted"] = True
+    return json_of(document)
 
 
 def moments_response_json(query: str | None, answer: Json) -> Json:

@@ -176,7 +176,7 @@ class FoundMoment(BaseModel):
     score: float = Field(description="Comparable within one answer only.")
     explain: MomentExplanation | None = Field(default=None, description="Only if asked for.")
     evidence: dict[EmbeddingType, list[MomentEvidence]] = Field(
-        description="By type, the segments that were found in it, best first."
+        description="By type, the segments that were found in it or within 3 s of it, best first."
     )
     context: MomentContext | None = Field(
         default=None, description="Only if asked for, and if the moment has times."
@@ -188,4 +188,9 @@ class MomentsResponse(BaseModel):
 
     query: str | None = Field(description="As asked; null where only embeddings were sent.")
     moments: list[FoundMoment]
+    exhausted: bool | None = Field(
+        default=None,
+        description="Only if true: these are fewer than `top_k`, and nothing else matches.",
+        examples=[True],
+    )
     timestamp: Timestamp = Field(default_factory=now)

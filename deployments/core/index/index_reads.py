@@ -22,7 +22,7 @@ from deployments.core.search.media_lists import (
     segment_page,
 )
 from deployments.core.search.media_orders import MediaOrders
-from deployments.core.search.moment_reads import FoundMoment, MomentReads
+from deployments.core.search.moment_reads import FoundMoments, MomentReads
 from deployments.core.search.one_commit import OneCommit, Snapshots
 from deployments.core.search.row_search import check_searches, find_rows
 from deployments.core.segments import EmbeddingType, MomentSearch, Queries, Search, SegmentName
@@ -125,7 +125,7 @@ class IndexReads:
 
     def moments(
         self, searches: Sequence[MomentSearch], queries: Queries, until: float = math.inf
-    ) -> list[list[FoundMoment] | ServiceError]:
+    ) -> list[FoundMoments | ServiceError]:
         """For each search its best moments; see MomentReads.find. All see the same state."""
         if not searches:
             return []

@@ -1,48 +1,35 @@
 """Moments: the stretches of media items that hits of any type point to.
 
-A hit's strength is the weight of its type times its nearness, or BM25 score, on a scale from its
-type's hundredth, 0, to the best of all types, 1; in hybrid search SEMANTIC_SHARE of the one and the
-rest of the other. Its score adds what else was found of the same media item, less the further away
+A hit's score is its strength and what else was found of the same media item, less the further away
 that is:
 
     score = strength + SUPPORT · √(Σ exp(-gap / NEARBY_S) · strength²), over the media item's others
 
-The best hit that is left is where the next moment is. Hits that touch it, or each other, and are
-almost as strong belong to the same moment; what is inside, whatever its strength, is its evidence.
-No two moments of a media item overlap: one that would is cut if most of its hit remains, else left
-out. Hits without any time are one moment of their media item, which has no times.
+The best hit that is left is where the next moment is. Hits that nearly touch it, or each other, and
+match almost as well belong to the same moment. Whatever nearly touches the moment then is its
+evidence too, but doesn't make it longer, and is in no other moment: no two of a media item touch.
+Hits without any time are one moment of their media item, which has no times.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from deployments.core.segments import EmbeddingType, Hit, Id, SearchMode
+from deployments.core.search.moment_strengths import Evidence
+from deployments.core.segments import Hit, Id
 from deployments.core.storage.segment_rows import key_of
 
-SCALE_DEPTH = 100
-SEMANTIC_SHARE = {SearchMode.SEMANTIC: 1.0, SearchMode.KEYWORD: 0.0, SearchMode.HYBRID: 0.75}
 SUPPORT = 0.1
 NEARBY_S = 30.0
 NEARLY_TOUCHING_S = 3.0
-ALMOST_AS_STRONG = 0.9
-MOST_OF_A_HIT = 0.7
+ALMOST_AS_WELL = 0.9
 
 Seconds = float | int
 Span = tuple[Seconds, Seconds]
 Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A hit of a moment."""
-
-    embedding_type: EmbeddingType
-    hit: Hit
-    strength: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +54,14 @@ class _Candidate:
     score: float
 
     @property
-    def key(self) -> tuple[float, float, str, Span, str, int]:
+    def key(self) -> tuple[float, float, float, str, Span, str, int]:
         """What candidates are sorted by, best first: whatever order the hits had."""
         hit = self.evidence.hit
         span = (0, 0) if self.span is None else self.span
         return (
             -self.score,
             -self.evidence.strength,
+            -self.evidence.match,
             key_of(hit.media_item_id),
             span,
             self.evidence.embedding_type,
@@ -81,20 +69,11 @@ class _Candidate:
         )
 
 
-def find_moments(
-    found: Mapping[EmbeddingType, Sequence[Hit]],
-    nearness: Mapping[EmbeddingType, Sequence[float]],
-    weights: Mapping[EmbeddingType, float],
-    mode: SearchMode,
-    top_k: int,
-) -> list[Moment]:
-    """The best `top_k` moments, best first, from the hits of each type, with their explanations.
-
-    `nearness` says how near each hit is to the query.
-    """
+def find_moments(evidence: Iterable[Evidence], top_k: int) -> list[Moment]:
+    """The best `top_k` moments, best first, that hits with their explanations point to."""
     media: dict[str, list[Evidence]] = {}
-    for evidence in _evidence(found, nearness, weights, mode):
-        media.setdefault(key_of(evidence.hit.media_item_id), []).append(evidence)
+    for each in evidence:
+        media.setdefault(key_of(each.hit.media_item_id), []).append(each)
     moments = [moment for several in media.values() for moment in _moments_of(_scored(several))]
     # Stable, and by the best hit: equal scores are ordered as hits are.
     moments.sort(key=lambda one: one[0].key)
@@ -107,41 +86,6 @@ def span_of(hit: Hit) -> Span | None:
     if start is None:
         return None if end is None else (end, end)
     return (start, start if end is None else max(start, end))
-
-
-def _evidence(
-    found: Mapping[EmbeddingType, Sequence[Hit]],
-    nearness: Mapping[EmbeddingType, Sequence[float]],
-    weights: Mapping[EmbeddingType, float],
-    mode: SearchMode,
-) -> list[Evidence]:
-    meanings = _scaled(nearness)
-    words = _scaled({kind: [_bm25(hit) for hit in hits] for kind, hits in found.items()})
-    share = SEMANTIC_SHARE[mode]
-    return [
-        Evidence(
-            kind, hit, weights[kind] * (share * meanings[kind][i] + (1 - share) * words[kind][i])
-        )
-        for kind, hits in found.items()
-        for i, hit in enumerate(hits)
-    ]
-
-
-def _bm25(hit: Hit) -> float:
-    part = None if hit.explanation is None else hit.explanation.keyword
-    return 0.0 if part is None else part.value
-
-
-def _scaled(values: Mapping[EmbeddingType, Sequence[float]]) -> dict[EmbeddingType, list[float]]:
-    """Values of each type from 0, its hundredth or nothing at all, to 1, the best of all types."""
-    best = max((max(each) for each in values.values() if each), default=0.0)
-    scaled = {}
-    for kind, each in values.items():
-        ranked = sorted(each, reverse=True)
-        floor = ranked[SCALE_DEPTH - 1] if len(ranked) >= SCALE_DEPTH else min(0.0, *ranked, 0.0)
-        width = best - floor
-        scaled[kind] = [max(0.0, (value - floor) / width) if width > 0 else 0.0 for value in each]
-    return scaled
 
 
 def _scored(evidence: Sequence[Evidence]) -> list[_Candidate]:
@@ -185,18 +129,12 @@ def _moments_of(candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, Mome
     if untimed:
         moments.append((untimed[0], _moment(untimed, None)))
     left = [each for each in candidates if each.span is not None]
-    taken: list[Span] = []
     while left:
-        best = left[0]
-        free = _free(best, taken)
-        if free is None:
-            left = left[1:]
-            continue
-        span = _grown(best, [each for each in left if _is_in(each, free)], free)
-        inside = [each for each in left if _is_in(each, span)]
-        left = [each for each in left if not _is_in(each, span)]
-        taken.append(span)
-        moments.append((best, _moment(inside, span)))
+        start, end = _grown(left)
+        reach = (start - NEARLY_TOUCHING_S, end + NEARLY_TOUCHING_S)
+        there = [each for each in left if _touch(_times(each), reach)]
+        moments.append((there[0], _moment(there, (start, end))))
+        left = [each for each in left if not _touch(_times(each), reach)]
     return moments
 
 
@@ -213,34 +151,23 @@ def _moment(candidates: Sequence[_Candidate], span: Span | None) -> Moment:
     )
 
 
-def _free(candidate: _Candidate, taken: Sequence[Span]) -> Span | None:
-    """The stretch between moments that has most of a hit, if there is one."""
-    bounds = [-math.inf, *(time for span in sorted(taken) for time in span), math.inf]
-    stretches = zip(bounds[::2], bounds[1::2], strict=True)
-    return next((each for each in stretches if _is_in(candidate, each)), None)
-
-
-def _is_in(candidate: _Candidate, stretch: Span) -> bool:
-    """Whether most of a hit is in a stretch of time."""
-    start, end = _times(candidate)
-    if start == end:
-        return stretch[0] <= start <= stretch[1]
-    return min(end, stretch[1]) - max(start, stretch[0]) >= MOST_OF_A_HIT * (end - start)
-
-
-def _grown(best: _Candidate, others: Sequence[_Candidate], free: Span) -> Span:
-    """The stretch of a hit and of those that belong to it, without what isn't free."""
+def _grown(left: Sequence[_Candidate]) -> Span:
+    """The stretch of the first of these hits and of those that belong to it."""
+    best = left[0]
     start, end = _times(best)
     if start == end:
         # What lasts no time is shown, or said, during the best of what is there at that time.
-        around = (_times(each) for each in others)
+        around = (_times(each) for each in left)
         holding = (each for each in around if each[0] <= start <= each[1] and each[0] < each[1])
         start, end = next(holding, (start, end))
-    least = ALMOST_AS_STRONG * best.evidence.strength
-    strong = [_times(each) for each in others if each.evidence.strength >= least > 0]
-    chains = _chains(sorted([*strong, (start, end)]))
-    first, last = next(each for each in chains if each[0] <= start and end <= each[1])
-    return max(first, free[0]), min(last, free[1])
+    least = ALMOST_AS_WELL * best.evidence.match
+    alike = [_times(each) for each in left if each.evidence.match >= least > 0]
+    chains = _chains(sorted([*alike, (start, end)]))
+    return next(each for each in chains if each[0] <= start and end <= each[1])
+
+
+def _touch(one: Span, other: Span) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def _chains(spans: Iterable[Span]) -> Iterator[Span]:

@@ -5,12 +5,14 @@ everything ("welcome back"). So a segment's vector v is joined with those of its
 and what the result has in common with other things is taken off:
 
     z = (v + SURROUNDINGS · n) / |v + SURROUNDINGS · n|
-    nearness = q·z - HUBNESS · mean of the HUB_NEIGHBOURS highest u·z
+    common = mean of the HUB_NEIGHBOURS highest u·z
+    nearness = q·z - HUBNESS · (common - mean of common of all rows that are asked for)
 
 n is the unit sum of v and up to NEIGHBOURS vectors on each side; u are the vectors of at most
 REFERENCES segments of other media items, evenly out of the index. The second term is that of
 CSLS (Conneau et al., Word Translation Without Parallel Data, 2018, section 2.3), with passages in
-the place of queries.
+the place of queries. Less its mean, it decides between rows of one index and leaves them where they
+are among those of others, of which more or less is alike.
 """
 
 from collections.abc import Mapping
@@ -30,6 +32,8 @@ HUBNESS = 0.5
 HUB_NEIGHBOURS = 8
 REFERENCES = 2048
 
+_ROWS_AT_ONCE = 4096
+
 Values = npt.NDArray[np.float64]
 
 
@@ -39,11 +43,16 @@ def nearness(
     """How near each query is to each of these rows, shape (len(queries), len(sequences)).
 
     `orders` has the order of each row's media item in the snapshot, by sequence number; `queries`
-    is (q, dimension) float32 of unit length. Values are at most 1.
+    is (q, dimension) float32 of unit length.
     """
-    joined = _joined(snapshot, orders, sequences)
-    common = HUBNESS * _in_common(snapshot, orders, sequences, joined)
-    return np.asarray(queries @ joined.T - common, np.float64)
+    products = np.empty((len(queries), len(sequences)))
+    common = np.empty(len(sequences))
+    for start in range(0, len(sequences), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        joined = _joined(snapshot, orders, sequences[rows])
+        products[:, rows] = queries @ joined.T
+        common[rows] = _in_common(snapshot, orders, sequences[rows], joined)
+    return products - HUBNESS * (common - common.mean()) if len(sequences) else products
 
 
 def _joined(snapshot: Snapshot, orders: Mapping[int, MediaOrder], sequences: Sequences) -> Vectors:
