@@ -18,6 +18,7 @@ from deployments.client.options import (
     print_json,
 )
 from deployments.client.printable import say
+from deployments.client.progress_display import telling
 
 if TYPE_CHECKING:
     from deployments.core.folders.salvage_export import SalvagedExport
@@ -52,7 +53,8 @@ def backup(
     from deployments.core.folders.backup import back_up
 
     folder, target = index_folder(index_dir), absolute(dest)
-    copied = back_up(folder, target)
+    with telling(as_json) as tell:
+        copied = back_up(folder, target, tell=tell)
     if as_json:
         print_json({"folder": folder, "backup": target, **asdict(copied)})
         return
@@ -74,7 +76,8 @@ def restore(
     from deployments.core.folders.restore import restore as restore_backup
 
     folder, source = index_folder(index_dir), absolute(src)
-    restored = restore_backup(source, folder, force=force)
+    with telling(as_json) as tell:
+        restored = restore_backup(source, folder, force=force, tell=tell)
     if as_json:
         print_json(
             {"folder": folder, "backup": source, "kept": restored.kept, **asdict(restored.copied)}
@@ -100,7 +103,8 @@ def verify(
     from deployments.core.folders.folder_verify import verify_folder
 
     folder = index_folder(directory)
-    verdict = verify_folder(folder)
+    with telling(as_json) as tell:
+        verdict = verify_folder(folder, tell)
     if as_json:
         print_json({"folder": folder, "problems": verdict.problems, **asdict(verdict)})
     else:
@@ -144,12 +148,14 @@ def export(
     from deployments.core.folders.salvage_export import export_salvage
 
     folder, path = index_folder(index_dir), absolute(file)
+    chosen = Format(form) if form else None
     if salvage:
-        _report_salvage(
-            folder, path, export_salvage(folder, path, Format(form) if form else None), as_json
-        )
+        with telling(as_json) as tell:
+            salvaged = export_salvage(folder, path, chosen, tell=tell)
+        _report_salvage(folder, path, salvaged, as_json)
         return
-    exported = export_folder(folder, path, Format(form) if form else None)
+    with telling(as_json) as tell:
+        exported = export_folder(folder, path, chosen, tell=tell)
     if as_json:
         print_json({"folder": folder, "file": path, **asdict(exported)})
         return
@@ -181,7 +187,8 @@ def import_(
     from deployments.core.folders.export import import_file
 
     folder, path = index_folder(index_dir), absolute(file)
-    imported = import_file(path, folder)
+    with telling(as_json) as tell:
+        imported = import_file(path, folder, tell=tell)
     if as_json:
         print_json({"folder": folder, "file": path, **asdict(imported)})
         return

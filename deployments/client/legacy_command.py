@@ -9,6 +9,7 @@ import typer
 
 from deployments.client.options import AsJson, absolute, print_json
 from deployments.client.printable import printable, say
+from deployments.client.progress_display import telling
 
 if TYPE_CHECKING:
     from deployments.core.folders.legacy_import import ImportedLegacy
@@ -73,13 +74,11 @@ def import_legacy(
     source = absolute(directory) if directory else settings.faiss_index_dir
     (name,) = names
     model = read_identity(name, find_model(name))
-    imported = import_folder(
-        source,
-        folder,
-        model,
-        skip_bad_rows=skip_bad_rows,
-        check=_sample_check(settings, name, check),
-    )
+    sample = _sample_check(settings, name, check)
+    with telling(as_json) as tell:
+        imported = import_folder(
+            source, folder, model, skip_bad_rows=skip_bad_rows, check=sample, tell=tell
+        )
     if as_json:
         print_json({"folder": folder, "model": asdict(model), **asdict(imported)})
     else:

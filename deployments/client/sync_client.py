@@ -71,8 +71,10 @@ class Client:
             "base_url": self.url,
             "headers": headers(api_key),
             "timeout": timeout(timeout_s),
-            "verify": httpx.create_ssl_context(),
         }
+        if transport is None:
+            # Made once, since that takes longer than a request.
+            self._options["verify"] = httpx.create_ssl_context()
         self._transport = transport
         self._http = httpx.Client(**self._options, transport=transport)
 

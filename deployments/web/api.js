@@ -1,11 +1,18 @@
 /** Calls of the REST API, with the key if there is one. */
 
 const KEY = "embeddings-api-key";
+/** As the service defines its keys. */
+const POSSIBLE_KEY = /^[A-Za-z0-9._~+/-]+=*$/;
 
 export const key = {
   get: () => sessionStorage.getItem(KEY),
   set: (value) => sessionStorage.setItem(KEY, value),
   forget: () => sessionStorage.removeItem(KEY),
+  /** What keeps a text from being a key; null of one that may be one. */
+  problemOf: (text) =>
+    POSSIBLE_KEY.test(text)
+      ? null
+      : "A key has letters from A to Z, digits and - . _ ~ + / only. Is the keyboard set to another language?",
 };
 
 /** What the service answered instead of a result: an RFC 9457 problem. */
@@ -21,6 +28,8 @@ export class Unreachable extends Error {}
 
 export async function call(path, { body, signal } = {}) {
   const headers = { Accept: "application/json" };
+  // No request can carry it, so none would ever reach the service again.
+  if (key.get() !== null && key.problemOf(key.get()) !== null) key.forget();
   if (key.get() !== null) headers["X-API-Key"] = key.get();
   const options = { headers, signal };
   if (body !== undefined) {

@@ -1,6 +1,6 @@
 /** What is shown instead of results: why there are none, and what can be done. */
 
-import { Refused, key } from "./api.js";
+import { Refused, Unreachable, key } from "./api.js";
 import { byId, make } from "./elements.js";
 import { NO_FILTERS } from "./state.js";
 
@@ -21,7 +21,7 @@ export function showWelcome(total) {
     return show(
       "empty",
       "Nothing is stored yet",
-      make("p", {}, "Segments that are stored with ", make("code", {}, "POST /embed"), " are found here at once. ", make("a", { href: "docs" }, "How to store them")),
+      make("p", {}, "Segments that are stored with ", make("code", {}, "POST /embed"), " are found here at once. ", make("a", { href: "guide/api" }, "How to store them")),
     );
   }
   return show(
@@ -54,12 +54,22 @@ export function showNothing(state, filters, change) {
 /** Show an error, and do `again` when asked to. */
 export function showError(error, again) {
   const retry = make("button", { type: "button", class: "primary", onclick: again }, "Try again");
-  if (!(error instanceof Refused)) {
+  if (error instanceof Unreachable) {
     const title = navigator.onLine ? "The service can't be reached" : "You are offline";
     const advice = navigator.onLine
       ? "It may be restarting, or the connection to it is interrupted."
       : "The search goes on as soon as the connection is back.";
     return show("error", title, make("p", {}, advice), make("p", { class: "buttons" }, retry));
+  }
+  if (!(error instanceof Refused)) {
+    console.error(error);
+    return show(
+      "error",
+      "The page can't show the answer",
+      make("p", {}, "The service answered, but not as this page expects it. If the service was updated just now, loading the page again helps."),
+      make("p", { class: "hint" }, String(error)),
+      make("p", { class: "buttons" }, retry),
+    );
   }
   const { problem } = error;
   if (problem.status === 401) return askForKey(again);
@@ -78,18 +88,25 @@ export function showError(error, again) {
 function askForKey(again) {
   const wrong = key.get() !== null;
   key.forget();
-  const input = make("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-hint" });
+  const input = make("input", { id: "key", type: "password", autocomplete: "off", required: true, "aria-describedby": "key-problem key-hint" });
+  const problem = make("p", { class: "problem-text", id: "key-problem", role: "alert", hidden: true });
   const form = make(
     "form",
     { class: "key" },
     make("label", { for: "key" }, "API key"),
     make("div", { class: "pair" }, input, make("button", { class: "primary" }, "Continue")),
+    problem,
     make("p", { class: "hint", id: "key-hint" }, "A read-only key is enough. It is kept until this tab is closed."),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!input.value.trim()) return;
-    key.set(input.value.trim());
+    const given = input.value.trim();
+    if (!given) return;
+    problem.textContent = key.problemOf(given);
+    problem.hidden = problem.textContent === "";
+    input.setAttribute("aria-invalid", String(!problem.hidden));
+    if (!problem.hidden) return input.select();
+    key.set(given);
     again();
   });
   show(

@@ -1,6 +1,6 @@
 /** What the service holds, and what it is doing. */
 
-import { Refused, call, key } from "./api.js";
+import { Refused, Unreachable, call, key } from "./api.js";
 import { byId, make } from "./elements.js";
 import { TYPES, ago, count } from "./text.js";
 
@@ -10,6 +10,7 @@ const INGEST_S = 30;
 
 const toggle = byId("overview-toggle");
 const panel = byId("overview");
+const forget = byId("forget");
 let timer = null;
 let health = null;
 
@@ -27,11 +28,18 @@ export function startOverview(listener) {
     const open = panel.hidden;
     panel.hidden = !open;
     toggle.setAttribute("aria-expanded", String(open));
-    health = null;
-    if (open) refresh();
+    if (open) {
+      health = null;
+      forget.hidden = key.get() === null;
+      refresh();
+    }
+  });
+  forget.addEventListener("click", () => {
+    key.forget();
+    location.reload();
   });
   panel.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
+    if (event.key !== "Escape" || event.isComposing) return;
     event.stopPropagation();
     toggle.click();
     toggle.focus();
@@ -44,18 +52,32 @@ export function startOverview(listener) {
 async function load(listener) {
   try {
     const stats = await call("stats");
-    // An encode and a search for real: once each time that somebody looks.
-    if (!panel.hidden) health ??= await call("health");
-    light("good", `${count(stats.total_vectors, "segment")}${isIngesting(stats) ? ", storing" : ""}`);
+    // An encode and a search for real: once each time that somebody looks, and until all is well.
+    if (isUnhealthy() || (!panel.hidden && health === null)) health = await call("health");
+    light(isUnhealthy() ? "bad" : "good", summaryOf(stats));
     byId("overview-body").replaceChildren(...contents(stats));
     listener.counted(stats.total_vectors);
   } catch (error) {
     const locked = error instanceof Refused && error.problem.status === 401;
     light(locked ? "unknown" : "bad", locked ? "Locked" : "Not available");
-    const why = locked ? "It needs an API key." : error.message;
-    byId("overview-body").replaceChildren(make("p", {}, why));
+    byId("overview-body").replaceChildren(make("p", {}, whyNot(error, locked)));
     if (locked) listener.locked(error);
   }
+  forget.hidden = key.get() === null;
+}
+
+function whyNot(error, locked) {
+  if (locked) return "It needs an API key.";
+  const told = error instanceof Refused || error instanceof Unreachable;
+  return told ? error.message : "The service answered, but not as this page expects it.";
+}
+
+const isUnhealthy = () => health !== null && health.status !== "healthy";
+
+function summaryOf(stats) {
+  const held = count(stats.total_vectors, "segment");
+  if (isUnhealthy()) return `${held}, ${health.status}`;
+  return isIngesting(stats) ? `${held}, storing` : held;
 }
 
 function light(kind, summary) {
@@ -80,12 +102,7 @@ function contents(stats) {
     fact("Encoders", stats.encoder_replicas ?? "unknown", stats.encoder_replicas === null ? null : "running"),
     fact("Health", health?.status ?? "…", health?.reason),
   );
-  const forget = make("button", { type: "button", class: "plain" }, "Forget the API key");
-  forget.addEventListener("click", () => {
-    key.forget();
-    location.reload();
-  });
-  return [facts, indices(stats), key.get() === null ? "" : make("p", {}, forget)];
+  return [facts, indices(stats)];
 }
 
 /** The model of all indices, or that of each. */

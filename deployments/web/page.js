@@ -1,12 +1,12 @@
 /** Binds the parts: what is typed and chosen, the URL, the search, and what is shown. */
 
-import { call } from "./api.js";
+import { Refused, call } from "./api.js";
 import { byId, make } from "./elements.js";
 import { clearNotice, showError, showNothing, showWelcome, showWrongTime } from "./notices.js";
 import { startOverview } from "./overview.js";
-import { showResults } from "./results.js";
+import { firstNewHit, showResults } from "./results.js";
 import { search } from "./search.js";
-import { NO_FILTERS, SEARCHABLE, filtersOf, fromUrl, pairOf, toUrl } from "./state.js";
+import { NO_FILTERS, SEARCHABLE, filtersOf, fromUrl, listOf, pairOf, textOf, toUrl } from "./state.js";
 import { secondsOf } from "./text.js";
 
 const PAUSE_MS = 180;
@@ -14,11 +14,14 @@ const PAUSE_MS = 180;
 const form = byId("search");
 const box = byId("query");
 const results = byId("results");
-let state = fromUrl(location.search);
+const notice = byId("notice");
+let state = kept();
+let shown = null;
 let running = null;
 let timer = null;
 let total = null;
 let failed = false;
+let locked = false;
 
 for (const option of form.elements.type) {
   if (option.value === "all" || SEARCHABLE.includes(option.value)) continue;
@@ -26,10 +29,16 @@ for (const option of form.elements.type) {
   option.parentElement.title = "Its vectors come from elsewhere, so there is no text to search it by";
 }
 
+/** The state of this entry of the history: in the URL, unless it was too long for that. */
+function kept() {
+  return history.state?.unshared ?? fromUrl(location.search);
+}
+
 function showState() {
   if (box.value !== state.q) box.value = state.q;
   for (const name of ["type", "mode"]) form.elements[name].value = state[name];
-  for (const name of ["min", "k", "media", "from", "to"]) byId(name).value = state[name];
+  for (const name of ["min", "k", "from", "to"]) byId(name).value = state[name];
+  byId("media").value = textOf(state.media);
   byId("min-shown").textContent = Number(state.min).toFixed(2);
   for (const name of ["from", "to"]) {
     byId(name).setAttribute("aria-invalid", String(Number.isNaN(secondsOf(state[name]))));
@@ -38,6 +47,7 @@ function showState() {
   byId("active").replaceChildren(...filters.map(chip));
   byId("filter-count").hidden = filters.length === 0;
   byId("filter-count").textContent = filters.length;
+  byId("unshared").hidden = toUrl(state)[1];
   document.title = state.q.trim() ? `${state.q.trim()} – Search` : "Search";
 }
 
@@ -52,14 +62,13 @@ function chip([text, removal]) {
 
 /** Take a change into the URL and search. What is only typed replaces what was typed before. */
 function change(changes, { typed = false } = {}) {
+  const before = JSON.stringify(state);
   state = { ...state, q: box.value, ...changes };
-  const url = toUrl(state);
-  if (url !== location.pathname + location.search && url !== location.search) {
-    if (typed && history.state?.typed) history.replaceState({ typed }, "", url);
-    else history.pushState({ typed }, "", url);
-  } else if (!typed) {
-    history.replaceState({ typed }, "", url);
-  }
+  const [url, fits] = toUrl(state);
+  const entry = fits ? { typed } : { typed, unshared: state };
+  const changed = JSON.stringify(state) !== before;
+  if (changed && !(typed && history.state?.typed)) history.pushState(entry, "", url);
+  else if (changed || !typed) history.replaceState(entry, "", url);
   showState();
   run();
 }
@@ -71,6 +80,7 @@ async function run() {
   if (!state.q.trim() || wrong !== undefined) {
     done();
     byId("status").textContent = "";
+    if (locked) return;
     if (state.q.trim()) showWrongTime(wrong);
     else showWelcome(total);
     return;
@@ -81,21 +91,39 @@ async function run() {
   try {
     const found = await search(state, mine.signal);
     if (mine.signal.aborted) return;
-    failed = false;
-    clearNotice();
-    byId("status").textContent = showResults(found, change);
-    if (found.groups.length === 0) {
-      showNothing(state, filtersOf(state).length > 0, change);
-      byId("status").textContent = "Nothing found";
-    }
+    failed = locked = false;
+    keepingPlace(() => showFound(found));
   } catch (error) {
     if (mine.signal.aborted) return;
     failed = true;
+    locked = isLocked(error);
     byId("status").textContent = "";
-    showError(error, retry);
+    keepingPlace(() => showError(error, retry));
     refreshOverview();
   }
   done();
+}
+
+const isLocked = (error) => error instanceof Refused && error.problem.status === 401;
+
+function showFound(found) {
+  clearNotice();
+  byId("status").textContent = showResults(found, change);
+  if (found.groups.length === 0) {
+    showNothing(state, filtersOf(state).length > 0, change);
+    byId("status").textContent = "Nothing found";
+  }
+}
+
+/** Replace what is shown; where that had the focus, what comes instead gets it. */
+function keepingPlace(replace) {
+  const held = [results, notice].some((place) => place.contains(document.activeElement));
+  const grown = shown !== null && state.k > shown.k;
+  replace();
+  shown = state;
+  if (!held || document.activeElement !== document.body) return;
+  const hit = grown ? firstNewHit() : results.querySelector(".hit");
+  (hit ?? notice.querySelector("button") ?? box).focus();
 }
 
 function done() {
@@ -105,6 +133,7 @@ function done() {
 }
 
 function retry() {
+  locked = false;
   refreshOverview();
   run();
 }
@@ -120,6 +149,7 @@ form.addEventListener("submit", (event) => {
 form.addEventListener("change", (event) => {
   const { name, value } = event.target;
   if (name === "min" || name === "k") change({ [name]: Number(value) });
+  else if (name === "media") change({ media: listOf(value) });
   else if (name in state && name !== "q") change({ [name]: value });
 });
 byId("min").addEventListener("input", (event) => {
@@ -132,12 +162,13 @@ byId("filters-toggle").addEventListener("click", async () => {
   if (open && byId("media-items").childElementCount === 0) {
     const page = await call("media?limit=1000").catch(() => ({ media: [] }));
     byId("media-items").replaceChildren(
-      ...page.media.map((each) => make("option", { value: String(each.media_item_id) })),
+      ...page.media.map((each) => make("option", { value: textOf([String(each.media_item_id)]) })),
     );
   }
 });
 byId("filters-clear").addEventListener("click", () => change(NO_FILTERS));
 byId("filters").addEventListener("keydown", (event) => {
+  if (event.isComposing) return;
   if (event.key === "Escape") {
     event.stopPropagation();
     showFilters(false);
@@ -169,6 +200,8 @@ function addMeta() {
 }
 
 document.addEventListener("keydown", (event) => {
+  // What is pressed while characters are put together belongs to the input method.
+  if (event.isComposing) return;
   const typing = event.target.matches("input:not([type=radio]):not([type=range]), textarea, select");
   if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
@@ -197,7 +230,7 @@ function moveTo(event, step) {
 }
 
 window.addEventListener("popstate", () => {
-  state = fromUrl(location.search);
+  state = kept();
   showState();
   run();
 });
@@ -207,10 +240,12 @@ const refreshOverview = startOverview({
   counted(number) {
     const changed = total === null || (total === 0) !== (number === 0);
     total = number;
+    locked = false;
     if (!state.q.trim() && changed) showWelcome(total);
   },
   locked(error) {
     total = null;
+    locked = true;
     if (!state.q.trim() && byId("key") === null) showError(error, retry);
   },
 });

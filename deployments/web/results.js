@@ -2,13 +2,24 @@
 
 import { curlOf } from "./api.js";
 import { bar, byId, make } from "./elements.js";
-import { contextsOf, extentOf, nameOf } from "./search.js";
+import { contextsOf, nameOf } from "./search.js";
 import { SIZES } from "./state.js";
 import { TYPES, clock, count, markedParts, playerLink, spanOf, timesOf } from "./text.js";
+import { timeline } from "./timeline.js";
 
 const SHOWN_HITS = 3;
 const COPIED_MS = 1600;
 const template = document.querySelector('meta[name="media-url-template"]').content;
+
+/** The hits that are shown, and those before them, by name. */
+let [shown, before] = [new Map(), new Map()];
+
+/** The first hit on the page that wasn't there before, else the first; undefined without any. */
+export function firstNewHit() {
+  const there = [...byId("results").querySelectorAll(".hit")];
+  const known = new Set([...shown].filter(([name]) => before.has(name)).map(([, item]) => item));
+  return there.find((item) => !known.has(item)) ?? there[0];
+}
 
 /** Show what was found; `change` takes changes of the state that a user asks for here. */
 export function showResults(found, change) {
@@ -16,6 +27,7 @@ export function showResults(found, change) {
   const hits = groups.flatMap((group) => group.hits);
   const bestWords = Math.max(0, ...hits.map((hit) => hit.explain?.keyword?.bm25 ?? 0));
   const view = { ...found, bestWords, change, contexts: null };
+  [shown, before] = [new Map(), shown];
   byId("results").replaceChildren(
     toolbar(view, hits.length),
     ...groups.map((group) => groupCard(group, view)),
@@ -68,12 +80,16 @@ function groupCard(group, view) {
             type: "button",
             class: "link",
             "aria-label": `Only media item ${group.id}`,
-            onclick: () => view.change({ media: group.id }),
+            onclick: () => view.change({ media: [group.id] }),
           },
           "Only this",
         ),
     ),
-    timeline(group, items, list),
+    timeline(group, (hit) => {
+      const item = items[group.hits.indexOf(hit)];
+      if (!item.isConnected) showAll(items, list);
+      item.focus();
+    }),
     list,
   );
   if (items.length > SHOWN_HITS) card.append(moreHits(items, list));
@@ -93,51 +109,6 @@ function moreHits(items, list) {
 function showAll(items, list) {
   list.append(...items.slice(SHOWN_HITS));
   list.parentElement.querySelector(".rest")?.remove();
-}
-
-function timeline(group, items, list) {
-  const timed = group.hits.filter((hit) => spanOf(hit.metadata) !== null);
-  if (timed.length === 0) return null;
-  const types = new Set(timed.map((hit) => hit.type));
-  const track = make("div", { class: types.size > 1 ? "track lanes" : "track", role: "img" });
-  const [first, last] = [make("span"), make("span")];
-  const place = ([from, to]) => {
-    const length = Math.max(to - from, 1);
-    first.textContent = clock(from);
-    last.textContent = clock(to);
-    const times = timed.map((hit) => timesOf(hit.metadata)).join(", ");
-    track.setAttribute("aria-label", `Results at ${times}, from ${clock(from)} to ${clock(to)}`);
-    track.replaceChildren(
-      ...timed.map((hit) => {
-        const [start, end] = spanOf(hit.metadata);
-        const mark = make("span", {
-          class: `span ${hit.type}`,
-          title: `${timesOf(hit.metadata)}  ${hit.metadata.text}`,
-          onclick: () => {
-            const item = items[group.hits.indexOf(hit)];
-            if (!item.isConnected) showAll(items, list);
-            item.focus();
-          },
-        });
-        mark.style.left = `${((start - from) / length) * 100}%`;
-        mark.style.width = `${((end - start) / length) * 100}%`;
-        mark.style.opacity = 0.45 + 0.55 * hit.similarity;
-        return mark;
-      }),
-    );
-  };
-  const spans = timed.map((hit) => spanOf(hit.metadata));
-  // Until the whole is known, or if it can't be, the results' own.
-  const known = [
-    Math.min(0, ...spans.map(([start]) => start)),
-    Math.max(...spans.map(([, end]) => end)),
-  ];
-  place(known);
-  extentOf(group.id).then(
-    (extent) => extent && place([Math.min(known[0], extent[0]), Math.max(known[1], extent[1])]),
-    () => {},
-  );
-  return make("div", { class: "timeline" }, track, make("div", { class: "ends" }, first, last));
 }
 
 function hitItem(hit, view) {
@@ -165,6 +136,7 @@ function hitItem(hit, view) {
     make("div", { class: "how" }, scores(hit, view.bestWords), button),
     neighbours,
   );
+  shown.set(nameOf(hit), item);
   item.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target === item && link) time.click();
   });

@@ -50,7 +50,7 @@ export function extentOf(id) {
   if (!ends.has(id)) {
     const path = `media/${encodeURIComponent(id)}/segments?limit=1`;
     const found = call(path).then((page) =>
-      page.end_time === null ? null : [Math.min(0, page.start_time), page.end_time],
+      page.end_time === null ? null : [page.start_time, page.end_time],
     );
     ends.set(id, found);
     found.catch(() => ends.delete(id));

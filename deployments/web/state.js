@@ -2,17 +2,20 @@
 
 import { secondsOf } from "./text.js";
 
-export const DEFAULTS = { q: "", type: "transcript", mode: "semantic", min: 0, k: 20 };
-const TYPES = ["transcript", "frame", "clip", "all"];
-
 /** The types that can be searched by a text; the others' vectors come from elsewhere. */
 export const SEARCHABLE = document
   .querySelector('meta[name="searchable-types"]')
   .content.split(" ")
   .filter(Boolean);
+export const DEFAULTS = { q: "", type: SEARCHABLE[0] ?? "transcript", mode: "semantic", min: 0, k: 20 };
+const TYPES = [...SEARCHABLE, "all"];
 const MODES = ["semantic", "keyword", "hybrid"];
 export const SIZES = [5, 10, 20, 50, 100];
 
+/** Servers and proxies refuse requests whose URL is much longer. */
+const LONGEST_URL = 4000;
+
+/** The state in a URL: media items one by one in `media_item_id`, or as they are typed in `media`. */
 export function fromUrl(search) {
   const given = new URLSearchParams(search);
   const min = Number(given.get("min"));
@@ -23,21 +26,43 @@ export function fromUrl(search) {
     mode: MODES.includes(given.get("mode")) ? given.get("mode") : DEFAULTS.mode,
     min: min > 0 && min <= 1 ? min : DEFAULTS.min,
     k: SIZES.includes(k) ? k : DEFAULTS.k,
-    media: given.get("media") ?? "",
+    media: [...new Set([...given.getAll("media_item_id"), ...given.getAll("media").flatMap(listOf)])],
     from: given.get("from") ?? "",
     to: given.get("to") ?? "",
     meta: given.getAll("meta").filter((each) => pairOf(each) !== null),
   };
 }
 
+/** The URL of a state, and whether it has all of it: texts that are too long together are left out. */
 export function toUrl(state) {
+  const whole = parametersOf(state);
+  const fits = whole.length <= LONGEST_URL;
+  const query = fits ? whole : parametersOf({ ...state, ...NO_FILTERS, q: "" });
+  return [query ? `?${query}` : location.pathname, fits];
+}
+
+function parametersOf(state) {
   const shown = new URLSearchParams();
   for (const [name, value] of Object.entries(state)) {
     if (name === "meta") value.forEach((each) => shown.append(name, each));
+    else if (name === "media") value.forEach((each) => shown.append("media_item_id", each));
     else if (value !== "" && value !== DEFAULTS[name]) shown.set(name, value);
   }
-  const query = shown.toString();
-  return query ? `?${query}` : location.pathname;
+  return shown.toString();
+}
+
+/** The ids in what is typed: with commas between, and in quotes where an id has some of its own. */
+export function listOf(text) {
+  const parts = text.matchAll(/\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)/g);
+  return [...parts]
+    .map(([, quoted, plain]) => quoted?.replaceAll('""', '"') ?? plain.trim())
+    .filter(Boolean);
+}
+
+/** Ids as they can be typed. */
+export function textOf(ids) {
+  const quoted = (id) => `"${id.replaceAll('"', '""')}"`;
+  return ids.map((id) => (/^"|,|^\s|\s$/.test(id) ? quoted(id) : id)).join(", ");
 }
 
 /** The name and the value of "name=value"; null of anything else. */
@@ -47,14 +72,14 @@ export function pairOf(text) {
   return place > 0 && name && value && !name.startsWith("$") ? [name, value] : null;
 }
 
-export const NO_FILTERS = { min: 0, media: "", from: "", to: "", meta: [] };
+export const NO_FILTERS = { min: 0, media: [], from: "", to: "", meta: [] };
 
 /** Each filter in force: what it says, and the change that removes it. */
 export function filtersOf(state) {
-  const [media, from, to] = [state.media.trim(), state.from.trim(), state.to.trim()];
+  const [from, to] = [state.from.trim(), state.to.trim()];
   const found = [];
   if (state.min > 0) found.push([`similarity ≥ ${state.min.toFixed(2)}`, { min: 0 }]);
-  if (media) found.push([`media item ${media}`, { media: "" }]);
+  if (state.media.length) found.push([`media item ${textOf(state.media)}`, { media: [] }]);
   if (from || to) {
     found.push([[from && `from ${from}`, to && `to ${to}`].filter(Boolean).join(" "), { from: "", to: "" }]);
   }
@@ -83,19 +108,23 @@ function bodyOf(state, type, more) {
   return { ...body, ...more };
 }
 
+const IDS = ["media_item_id", "segment_id"];
+
 function filterOf(state) {
   const filter = Object.create(null);
-  const media = state.media.split(",").map((each) => each.trim()).filter(Boolean);
-  if (media.length) filter.media_item_id = { $in: media };
+  if (state.media.length) filter.media_item_id = { $in: state.media };
   const [from, to] = [secondsOf(state.from), secondsOf(state.to)];
   if (from !== null || to !== null) {
     filter.$time = { ...(from !== null && { from }), ...(to !== null && { to }) };
   }
+  const metadata = Object.create(null);
   for (const [name, value] of state.meta.map(pairOf)) {
-    filter[name] ??= { $in: [] };
-    filter[name].$in.push(...readings(value));
+    metadata[name] ??= { $in: [] };
+    metadata[name].$in.push(...(IDS.includes(name) ? [value] : readings(value)));
   }
-  return filter;
+  // Values of one name are alternatives, but not to the media items.
+  if ("media_item_id" in metadata && "media_item_id" in filter) return { $and: [filter, metadata] };
+  return Object.assign(filter, metadata);
 }
 
 /** In metadata, 30 and "30" differ, and here nobody can tell which is meant. */

@@ -2,7 +2,11 @@
 
 export const TYPES = { transcript: "Transcript", frame: "Frame", clip: "Clip" };
 
+/** Beyond it, tens of thousands of years, a clock would say nothing. */
+const LONGEST_CLOCK_S = 1e12;
+
 export function clock(seconds) {
+  if (Math.abs(seconds) >= LONGEST_CLOCK_S) return `${seconds.toExponential(1)} s`;
   const whole = Math.floor(Math.abs(seconds));
   const sign = seconds < 0 && whole > 0 ? "-" : "";
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
@@ -27,7 +31,7 @@ export function spanOf(segment) {
 export function timesOf(segment) {
   const span = spanOf(segment);
   if (span === null) return "no time";
-  const [start, end] = span.map(clock);
+  const [start, end] = span.map((seconds) => clock(seconds));
   return start === end ? start : `${start} – ${end}`;
 }
 

@@ -26,10 +26,12 @@ from storage_samples import (
 from typer.testing import CliRunner
 
 from deployments.client.cli import app
+from deployments.core import telling as telling_module
 from deployments.core.encoding import model_identity, model_source
 from deployments.core.encoding.model_identity import read_identity
 from deployments.core.encoding.model_source import find_model
 from deployments.core.encoding.text_encoder import load_text_encoder
+from deployments.core.folders.backup import back_up
 from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import Search
 from deployments.core.storage import schema_sql
@@ -530,3 +532,48 @@ def test_importing_the_command_line_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("set()\n", 0), done.stderr
+
+
+# What a person sees meanwhile
+
+
+@pytest.mark.usefixtures("sample_model")
+def test_long_work_shows_in_a_terminal_how_far_it_is(
+    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, backup, file = tmp_path / "old", tmp_path / "b", tmp_path / "x.jsonl"
+    write_legacy(old, ["RSI", "MACD"])
+    commands: dict[tuple[object, ...], list[str]] = {
+        ("backup", backup): ["Checking segments", "3"],
+        ("verify",): ["Checking the clip vectors"],
+        ("restore", backup, "--index-dir", tmp_path / "1"): ["Checking segments", "3"],
+        ("export", file): ["Writing segments", "3 of 3"],
+        ("export", file, "--salvage"): ["Writing segments", "3 of 3"],
+        ("import", file, "--index-dir", tmp_path / "2"): ["Storing segments", "3 of 3"],
+        ("import-legacy", old, "--check", 0, "--into", tmp_path / "3"): ["Checking the clip"],
+    }
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # for Rich: this is a terminal
+    for arguments, shown in commands.items():
+        done = run(*arguments)
+        assert done.code == 0, done
+        for each in shown:
+            assert each in done.err, arguments
+        # Away again: the line is erased at the end.
+        assert done.err.endswith("\x1b[2K"), arguments
+        assert "Checking" not in done.out
+    assert run("verify", "--json").err == ""
+
+
+def test_long_work_tells_each_of_its_steps(closed: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int | None]] = []
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        told.append((what, done, total))
+
+    back_up(closed, tmp_path / "b", tell=tell)
+    pages = next(total for what, _, total in told if what == "Copying pages of the store")
+    assert pages
+    assert ("Copying pages of the store", pages, pages) in told
+    assert told[-2:] == [("Checking segments", 0, None), ("Checking segments", 3, None)]
+    assert list(telling_module.told(tell, "counting", range(1200), 1200)) == list(range(1200))
+    assert told[-4:] == [("counting", done, 1200) for done in (0, 500, 1000, 1200)]

@@ -88,7 +88,7 @@ class SearchResponse(BaseModel):
     next_cursor: str | None = Field(
         default=None,
         description="Only with a `cursor`: that of the next page, null after the last one.",
-        examples=["WzEsIm9oWkN5U1VOQ3pYVyIsMTI1MCwwLjgwNywxMDRd"],
+        examples=["WzEsIm1vaFpDeVVTTkN6WCIsMTI1MCwwLjgwNywxMDQsIiIsIktmVDNzR3ExIl0"],
     )
     timestamp: Timestamp = Field(default_factory=now)
 

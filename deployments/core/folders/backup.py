@@ -16,6 +16,7 @@ from deployments.core.storage import store_check
 from deployments.core.storage.folder_lock import FolderLock
 from deployments.core.storage.store_inspection import FILE_NAME
 from deployments.core.storage_errors import translated
+from deployments.core.telling import Tell, tell_nobody
 from deployments.core.vectors import checkpoint, main_part_files
 from deployments.core.vectors.checkpoint import Unusable
 
@@ -35,7 +36,9 @@ class Copied:
     """Checkpoints that don't fit the copied store, and why; they are rebuilt from it."""
 
 
-def back_up(source: Path, target: Path, disk: Disk | None = None) -> Copied:
+def back_up(
+    source: Path, target: Path, disk: Disk | None = None, *, tell: Tell = tell_nobody
+) -> Copied:
     """Copy an index folder as it is at one moment, beside a running service or not.
 
     Every write that was acknowledged before the call is in the copy. `target` must be new or an
@@ -56,7 +59,7 @@ def back_up(source: Path, target: Path, disk: Disk | None = None) -> Copied:
             for left_over in partial.iterdir():
                 if left_over.name != ".lock":
                     left_over.unlink()
-        copied = copy_index(source, partial, disk)
+        copied = copy_index(source, partial, disk, tell)
         with translated(f"Cannot complete the backup {target}"):
             (partial / ".lock").unlink()
             disk.sync_folder(partial)
@@ -84,7 +87,7 @@ def _require_empty(target: Path) -> None:
             )
 
 
-def copy_index(source: Path, target: Path, disk: Disk) -> Copied:
+def copy_index(source: Path, target: Path, disk: Disk, tell: Tell) -> Copied:
     """Copy a folder's store and those of its checkpoints that fit it into an empty folder.
 
     The copy is verified and durable, apart from the entry of `target` in its parent. Raises as
@@ -97,8 +100,8 @@ def copy_index(source: Path, target: Path, disk: Disk) -> Copied:
         for path in (checkpoint.path_of(source, kind), main_part_files.path_of(source, kind)):
             with translated(f"Cannot copy {path}"), suppress(FileNotFoundError):
                 copy_file(path, target / path.name, disk)
-    read_folder(source, lambda view: _copy_store(view, target / FILE_NAME))
-    copied = read_folder(target, _examine)
+    read_folder(source, lambda view: _copy_store(view, target / FILE_NAME, tell))
+    copied = read_folder(target, lambda view: _examine(view, tell))
     for kind in EmbeddingType:
         path = checkpoint.path_of(target, kind)
         if path.exists() and (flaw := _flaw(target, kind)):
@@ -111,7 +114,10 @@ def copy_index(source: Path, target: Path, disk: Disk) -> Copied:
     return Copied(*copied, left_out)
 
 
-def _copy_store(view: FolderView, target: Path) -> None:
+def _copy_store(view: FolderView, target: Path, tell: Tell) -> None:
+    def progress(_: int, remaining: int, total: int) -> None:
+        tell("Copying pages of the store", total - remaining, total)
+
     # The view's transaction is open, so all steps copy the same state whatever is written.
     with translated(f"Cannot copy the store to {target}"):
         target.unlink(missing_ok=True)
@@ -119,7 +125,7 @@ def _copy_store(view: FolderView, target: Path) -> None:
             # The whole file is synced at the end, and worth nothing before.
             copy.execute("PRAGMA journal_mode=OFF")
             copy.execute("PRAGMA synchronous=OFF")
-            view.reader.connection.backup(copy, pages=_PAGES_AT_ONCE)
+            view.reader.connection.backup(copy, pages=_PAGES_AT_ONCE, progress=progress)
 
 
 def _flaw(folder: Path, kind: EmbeddingType) -> str:
@@ -129,8 +135,8 @@ def _flaw(folder: Path, kind: EmbeddingType) -> str:
     return read_folder(folder, lambda view: differs(view, kind, loaded))
 
 
-def _examine(view: FolderView) -> tuple[Models, int, dict[EmbeddingType, int], int]:
-    problems = store_check.problems(view.reader, view.models)
+def _examine(view: FolderView, tell: Tell) -> tuple[Models, int, dict[EmbeddingType, int], int]:
+    problems = store_check.problems(view.reader, view.models, tell)
     if problems:
         raise StoreDamaged(damage(view.folder / FILE_NAME, problems))
     store_bytes = (view.folder / FILE_NAME).stat().st_size

@@ -21,6 +21,7 @@ from deployments.core.storage.segment_rows import is_own, segment_from
 from deployments.core.storage.store_inspection import exists
 from deployments.core.storage.stored_rows import COLUMNS, is_intact
 from deployments.core.storage_errors import RESTORE, translated
+from deployments.core.telling import Tell, tell_nobody, told
 
 _ROWS_AT_ONCE = 1000
 
@@ -48,7 +49,12 @@ class Exported:
 
 
 def export_folder(
-    folder: Path, path: Path, form: Format | None = None, disk: Disk | None = None
+    folder: Path,
+    path: Path,
+    form: Format | None = None,
+    disk: Disk | None = None,
+    *,
+    tell: Tell = tell_nobody,
 ) -> Exported:
     """Write all segments of a folder with their vectors, beside a running service or not.
 
@@ -58,7 +64,7 @@ def export_folder(
     """
 
     def export(view: FolderView) -> Exported:
-        return write_records(path, form, view.models, view.counts(), _records(view), disk)
+        return write_records(path, form, view.models, view.counts(), _records(view), disk, tell)
 
     return read_folder(folder, export)
 
@@ -70,6 +76,7 @@ def write_records(
     counts: dict[EmbeddingType, int],
     records: Iterable[Record],
     disk: Disk | None = None,
+    tell: Tell = tell_nobody,
 ) -> Exported:
     """Write records, of which there are `counts`; see export_folder. Raises StoreUnwritable."""
     if form is None:
@@ -77,7 +84,7 @@ def write_records(
     write, header = _MODULES[form].write, Header(models, sum(counts.values()))
 
     def produce(sink: Sink) -> None:
-        write(header, records, sink)
+        write(header, told(tell, "Writing segments", records, header.segments), sink)
 
     with translated(f"Cannot write {path}"):
         (disk or Disk()).write_atomically(path, produce)
@@ -123,7 +130,7 @@ class Imported:
     stored: Stored
 
 
-def import_file(path: Path, folder: Path) -> Imported:
+def import_file(path: Path, folder: Path, *, tell: Tell = tell_nobody) -> Imported:
     """Store the segments of an exported file, with its vectors, in a new or existing folder.
 
     A segment that is there already is replaced by the file's. A run that was cut off has stored a
@@ -143,7 +150,10 @@ def import_file(path: Path, folder: Path) -> Imported:
         _require_models(folder, header.models)
         with SegmentIndex.open(folder, header.models) as index:
             try:
-                stored = store_records(index, form.read_records(path, header))
+                records = form.read_records(path, header)
+                stored = store_records(
+                    index, told(tell, "Storing segments", records, header.segments)
+                )
             except InvalidInput as error:
                 raise InvalidInput(_refusal(path, error)) from error
     return Imported(header.models, stored)

@@ -12,6 +12,7 @@ from deployments.core.folders.folder_view import FolderView, read_folder
 from deployments.core.segments import EmbeddingType, Models
 from deployments.core.storage import store_check
 from deployments.core.storage.commit_mark import CommitMark
+from deployments.core.telling import Tell, tell_nobody
 from deployments.core.vectors import checkpoint
 from deployments.core.vectors.checkpoint import Checkpoint, Flaw, Stamp, Unusable
 
@@ -37,7 +38,7 @@ class Verdict:
         return self.store_problems + self.checkpoint_problems
 
 
-def verify_folder(folder: Path) -> Verdict:
+def verify_folder(folder: Path, tell: Tell = tell_nobody) -> Verdict:
     """Read the store and the checkpoints of a folder completely, beside a running service or not.
 
     A damaged store or checkpoint is in the verdict; what keeps from looking at all is raised, as
@@ -45,24 +46,25 @@ def verify_folder(folder: Path) -> Verdict:
     seconds for 100,000 segments, and memory for the vectors of one type.
     """
     try:
-        return _verify(folder)
+        return _verify(folder, tell)
     except StoreDamaged as error:
         # So damaged that it can't be read to its end.
         return Verdict(store_problems=[error.detail])
 
 
-def _verify(folder: Path) -> Verdict:
+def _verify(folder: Path, tell: Tell) -> Verdict:
     store_id = read_folder(folder, lambda view: view.store_id)
     # In this order: beside a running service the mark and the checkpoints are then never newer.
     recorded = CommitMark(folder, store_id).read()
-    verdict = read_folder(folder, lambda view: _verify_store(view, recorded))
+    verdict = read_folder(folder, lambda view: _verify_store(view, recorded, tell))
     for kind in EmbeddingType:
+        tell(f"Checking the {kind} vectors", 0, None)
         _verify_checkpoint(folder, kind, verdict)
     return verdict
 
 
-def _verify_store(view: FolderView, recorded: int) -> Verdict:
-    problems = store_check.problems(view.reader, view.models)
+def _verify_store(view: FolderView, recorded: int, tell: Tell) -> Verdict:
+    problems = store_check.problems(view.reader, view.models, tell)
     if recorded > view.commit_id:
         problems.append(
             f"The store is at commit {view.commit_id}, but commit {recorded} was made durable in "

@@ -22,6 +22,7 @@ from deployments.core.segments import EmbeddingType, ModelIdentity, Models
 from deployments.core.storage.folder_lock import FolderLock
 from deployments.core.storage.store_inspection import FILE_NAME, exists
 from deployments.core.storage_errors import translated
+from deployments.core.telling import Tell, tell_nobody
 
 LEGACY = "legacy"
 """Subfolder for the old files, where they lay in the folder that they were imported to."""
@@ -43,6 +44,7 @@ def import_legacy(
     skip_bad_rows: bool = False,
     check: SampleCheck | None = None,
     disk: Disk | None = None,
+    tell: Tell = tell_nobody,
 ) -> ImportedLegacy:
     """Make a store of the old service's files in `source`, in a folder that has none yet.
 
@@ -67,9 +69,9 @@ def import_legacy(
         _require_no_store(folder, in_place, disk)
         with incoming_folder(folder) as incoming:
             with SegmentIndex.open(incoming, models) as index:
-                types = LegacyTypes(source, index, skip_bad_rows, check).store(list(files))
+                types = LegacyTypes(source, index, skip_bad_rows, check, tell).store(list(files))
             fold_log(incoming)
-            _require_whole(incoming, types, disk)
+            _require_whole(incoming, types, disk, tell)
             kept = source
             if in_place:
                 old = [path for paths in files.values() for path in paths]
@@ -88,8 +90,10 @@ def _require_no_store(folder: Path, in_place: bool, disk: Disk) -> None:
         folder_check.refuse_without_store(folder, disk)
 
 
-def _require_whole(incoming: Path, types: dict[EmbeddingType, ImportedType], disk: Disk) -> None:
-    verdict = verify_folder(incoming)
+def _require_whole(
+    incoming: Path, types: dict[EmbeddingType, ImportedType], disk: Disk, tell: Tell
+) -> None:
+    verdict = verify_folder(incoming, tell)
     expected = {kind: types[kind].imported if kind in types else 0 for kind in EmbeddingType}
     if verdict.problems or verdict.segments != expected:
         raise StoreDamaged(

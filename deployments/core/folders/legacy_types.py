@@ -15,6 +15,7 @@ from deployments.core.folders.legacy_rows import BadRow, LegacyRow, LegacyRows, 
 from deployments.core.index.bulk_records import Record, store_records
 from deployments.core.index.segment_index import SegmentIndex
 from deployments.core.segments import EmbeddingType, Vectors
+from deployments.core.telling import Tell, tell_nobody, told
 from deployments.core.vectors import checkpoint
 from deployments.core.vectors.exact_search import UNIT_TOLERANCE, cosines_of
 
@@ -55,17 +56,24 @@ class LegacyTypes:
     """Reads all types before it complains, so that every bad row is in the message."""
 
     def __init__(
-        self, source: Path, index: SegmentIndex, skip_bad_rows: bool, check: SampleCheck | None
+        self,
+        source: Path,
+        index: SegmentIndex,
+        skip_bad_rows: bool,
+        check: SampleCheck | None,
+        tell: Tell = tell_nobody,
     ) -> None:
         self._source = source
         self._index = index
         self._skip_bad_rows = skip_bad_rows
         self._check = check
+        self._tell = tell
 
     def store(self, kinds: list[EmbeddingType]) -> dict[EmbeddingType, ImportedType]:
         """Store the rows of these types. Raises InvalidInput if one can't be, listing the rows."""
         types, refused = {}, []
         for kind in kinds:
+            self._tell(f"Reading {kind} rows", 0, None)
             vectors, rows = self._read(kind)
             if rows.bad and not self._skip_bad_rows:
                 refused.append(_listed(kind, rows.bad))
@@ -73,7 +81,9 @@ class LegacyTypes:
             rows.keep_last()
             checked, lowest = self._compare(kind, vectors, rows.taken)
             if not refused:
-                store_records(self._index, _records(kind, vectors, rows.taken))
+                records = _records(kind, vectors, rows.taken)
+                what = f"Storing {kind} segments"
+                store_records(self._index, told(self._tell, what, records, len(rows.taken)))
             types[kind] = ImportedType(
                 vectors.form,
                 len(vectors.rows),

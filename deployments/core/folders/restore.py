@@ -19,6 +19,7 @@ from deployments.core.folders.folder_verify import verify_folder
 from deployments.core.storage.folder_lock import FolderLock
 from deployments.core.storage.store_inspection import FILE_NAME
 from deployments.core.storage_errors import translated
+from deployments.core.telling import Tell, tell_nobody
 
 _NOT_CONTENT = {".lock", INCOMING, "lost+found"}
 
@@ -32,7 +33,12 @@ class Restored:
 
 
 def restore(
-    source: Path, folder: Path, *, force: bool = False, disk: Disk | None = None
+    source: Path,
+    folder: Path,
+    *,
+    force: bool = False,
+    disk: Disk | None = None,
+    tell: Tell = tell_nobody,
 ) -> Restored:
     """Make a copy of a backup the index of a folder that no service uses.
 
@@ -46,7 +52,7 @@ def restore(
     disk = disk or Disk()
     if folder.exists() and source.exists() and folder.samefile(source):
         raise InvalidInput(f"{source} is the folder to restore to.")
-    verdict = verify_folder(source)
+    verdict = verify_folder(source, tell)
     if verdict.store_problems:
         raise StoreDamaged(damage(source / FILE_NAME, verdict.store_problems))
     with FolderLock(folder):
@@ -58,7 +64,7 @@ def restore(
                 "With --force its index is moved aside, and nothing is deleted."
             )
         with incoming_folder(folder) as incoming:
-            copied = copy_index(source, incoming, disk)
+            copied = copy_index(source, incoming, disk, tell)
             kept = _keep_index(folder, disk)
             put_in_place(incoming, folder, disk)
     return Restored(copied, kept)

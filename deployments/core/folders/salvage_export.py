@@ -12,6 +12,7 @@ from deployments.core.folders.folder_view import FolderView, read_folder
 from deployments.core.folders.salvage import DamagedStore, nothing_is_provable
 from deployments.core.folders.salvage_source import readable_folder
 from deployments.core.segments import EmbeddingType
+from deployments.core.telling import Tell, tell_nobody, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,12 @@ class SalvagedExport:
 
 
 def export_salvage(
-    folder: Path, path: Path, form: Format | None = None, disk: Disk | None = None
+    folder: Path,
+    path: Path,
+    form: Format | None = None,
+    disk: Disk | None = None,
+    *,
+    tell: Tell = tell_nobody,
 ) -> SalvagedExport:
     """Write all rows of a damaged folder that are provably intact; see export_folder.
 
@@ -33,11 +39,11 @@ def export_salvage(
 
     def export(view: FolderView) -> SalvagedExport:
         store = DamagedStore(view)
-        found = Counter(row[1] for row, _ in store.rows())
+        found = Counter(row[1] for row, _ in told(tell, "Reading segments", store.rows()))
         counts = {kind: found[kind.value] for kind in EmbeddingType}
         salvage = store.salvage()
         records = (record_of(row, vector) for row, vector in store.rows())
-        exported = write_records(path, form, view.models, counts, records, disk)
+        exported = write_records(path, form, view.models, counts, records, disk, tell)
         if store.salvage() != salvage:
             raise StoreDamaged(
                 f"{folder} could be read less well the second time: its disk is failing. Copy the "

@@ -14,7 +14,7 @@ from deployments.core.shapes import Position
 FIRST = "*"
 """Stands for the first page."""
 
-_VERSION = 2
+_VERSION = 1
 _KEY_BYTES = 9
 _MARK_BYTES = 6
 MARK_CHARS = 8

@@ -13,16 +13,18 @@ from deployments.core.storage.store_inspection import table_flaws
 from deployments.core.storage.store_reader import StoreReader
 from deployments.core.storage.stored_rows import COLUMNS, is_intact, name_of
 from deployments.core.storage_errors import RESTORE, translated
+from deployments.core.telling import Tell, tell_nobody, told
 
 
-def problems(reader: StoreReader, models: Models) -> list[str]:
+def problems(reader: StoreReader, models: Models, tell: Tell = tell_nobody) -> list[str]:
     """What is wrong with the store, one sentence each; empty if nothing is.
 
     Reads everything: SQLite's own structures, the checksum of each row and its vector, and that
     each segment has a vector and its keywords, and nothing else is there. A store of 100,000
     segments takes seconds.
     """
-    rows = partial(_rows, models=models)
+    tell("Checking the file", 0, None)
+    rows = partial(_rows, models=models, tell=tell)
     whole = (_segments_alone, _vectors_alone, keyword_flaws, rows, standby_flaws)
     return _found(reader, table_flaws, _structure, *whole)
 
@@ -86,13 +88,13 @@ def _vectors_alone(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"Vector {seq} has no segment."
 
 
-def _rows(connection: sqlite3.Connection, models: Models) -> Iterator[str]:
+def _rows(connection: sqlite3.Connection, models: Models, tell: Tell) -> Iterator[str]:
     rows = connection.execute(
         f"SELECT {COLUMNS}, vector FROM segments JOIN vectors USING (seq) ORDER BY seq"
     )
     # By text: a damaged file may name a type that isn't there.
     dimensions = {kind.value: model.dimension for kind, model in models.items()}
-    for row in rows:
+    for row in told(tell, "Checking segments", rows):
         yield from _flaws(row, dimensions)
 
 
