@@ -54,7 +54,7 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
         console.print(f"Starting Ray Serve; its log is {log} …", markup=False)
         child = start(config, log)
     except StartError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
         return 1
     try:
         settings = Settings.load()
@@ -80,8 +80,9 @@ def run(config: Path, log: Path, samples: Path | None) -> int:
         console.print("\nStopping …")
         return 0
     except (StartError, EmbeddingsError) as error:
-        console.print(f"{printable(error)} The end of {log}:\n", style="red", markup=False)
-        console.print(_tail(log), markup=False)
+        told = f"{printable(error)} The end of {log}:\n"
+        console.print(told, style="red", markup=False, soft_wrap=True)
+        console.print(_tail(log), markup=False, soft_wrap=True)
         return 1
     finally:
         stop(child)

@@ -178,10 +178,10 @@ def reference(found: Found, weights: Mapping[EmbeddingType, float]) -> list[tupl
                 start, end = timed[other]
                 if not touch((start, end), span):
                     continue
-                least = 0.9 * length[other]
-                if end - (span[1] + 3 + 0.001) >= least > 0:
+                least = max(0.5 * length[other], 15)
+                if end - (span[1] + 3 + 0.001) >= least:
                     timed[other] = (max(start, span[1] + 3 + 0.001), end)
-                elif (span[0] - 3 - 0.001) - start >= least > 0:
+                elif (span[0] - 3 - 0.001) - start >= least:
                     timed[other] = (start, min(end, span[0] - 3 - 0.001))
                 else:
                     there.add(other)
@@ -271,10 +271,17 @@ def test_a_long_hit_that_only_touches_a_better_one_is_a_moment_of_its_own_withou
     assert [(one.start_time, one.end_time) for one in moments] == [
         (0, 40),
         (43.001, 80),
-        (83.001, 130),
+        (83.001, 109),
     ]
     numbers = [{each.hit.sequence for each in one.evidence} for one in moments]
-    assert numbers == [{1}, {2, 3}, {4}]
+    assert numbers == [{1}, {2}, {3, 4}]
+
+
+def test_a_short_hit_that_touches_a_better_one_is_its_evidence() -> None:
+    parts = [hit(1, 0.8, 0, 40), hit(2, 0.6, 40, 57.9), hit(3, 0.6, 61, 62)]
+    moments = find_moments({CLIP: parts}, EVEN, SEMANTIC, 10)
+    assert [(one.start_time, one.end_time) for one in moments] == [(0, 40), (61, 62)]
+    assert [each.hit.sequence for each in moments[0].evidence] == [1, 2]
 
 
 def test_a_frame_is_in_the_moment_of_what_is_said_meanwhile() -> None:

@@ -189,7 +189,7 @@ print(onnx_cache.cached_export(Path("/model"), IDENTITY, Path(sys.argv[1])))
 def test_the_exporting_process_says_why_it_failed(tmp_path, monkeypatch, caplog):
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="deployments")
     with pytest.raises(ModelError, match=r"model can't be exported to ONNX: .*no torch here"):
         cached_export(tmp_path / "model", IDENTITY, tmp_path)
     assert "Traceback" in caplog.text

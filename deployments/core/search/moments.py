@@ -7,8 +7,8 @@ that is:
 
 The best hit that is left is where the next moment is. Hits that nearly touch it, or each other, and
 match almost as well belong to the same moment. Whatever nearly touches the moment then is its
-evidence too, but doesn't make it longer, and is in no other moment. Only a long hit, of which MOST
-is further away, is cut and left for another one. So no two moments of a media item nearly touch.
+evidence too, but doesn't make it longer, and is in no other moment. If MOST of a long hit is
+further away, that part is left for another one. So no two moments of a media item nearly touch.
 Hits without any time are one moment of their media item, which has no times.
 """
 
@@ -27,7 +27,8 @@ SUPPORT = 0.1
 NEARBY_S = 30.0
 NEARLY_TOUCHING_S = 3.0
 ALMOST_AS_WELL = 0.9
-MOST = 0.9
+MOST = 0.5
+LONG_S = 15.0
 _A_MILLISECOND = 0.001
 
 Seconds = float | int
@@ -177,10 +178,10 @@ def _beyond(candidate: _Candidate, reach: Span) -> _Candidate | None:
         return candidate
     before, after = reach[0] - _A_MILLISECOND, reach[1] + _A_MILLISECOND
     whole = span_of(candidate.evidence.hit) or (start, end)
-    least = MOST * (whole[1] - whole[0])
-    if end - after >= least > 0:
+    least = max(MOST * (whole[1] - whole[0]), LONG_S)
+    if end - after >= least:
         return replace(candidate, span=(max(start, after), end))
-    if before - start >= least > 0:
+    if before - start >= least:
         return replace(candidate, span=(start, min(end, before)))
     return None
 
