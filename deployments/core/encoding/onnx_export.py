@@ -7,7 +7,6 @@ that the process that serves never loads torch. Its last line of output says why
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,6 @@ PROBE_TEXT = "The order was filled at the open, well above yesterday's close."
 
 _BATCHES = ((1, 1.0), (1, 0.0), (2, 0.05), (3, 1.0), (8, 0.1), (16, 0.4), (33, 0.05))
 """Verification batches: rows, and the longest row between 0 (shortest) and 1 (the limit)."""
-
-Forward = Callable[[Int64s, Int64s], Any]
 
 
 def export_model(folder: Path, fingerprint: str, output: Path) -> OnnxModel:

@@ -55,8 +55,11 @@ def evidence_of(
     evidence = []
     for kind, hits in found.items():
         strengths, matches = (
-            share * each(kind, nearness[kind]) + (1 - share) * other(kind, words[kind])
-            for each, other in ((meant.strengths, said.strengths), (meant.matches, said.matches))
+            share * near + (1 - share) * worded
+            for near, worded in (
+                (meant.strengths(kind, nearness[kind]), said.strengths(kind, words[kind])),
+                (meant.matches(nearness[kind]), said.matches(words[kind])),
+            )
         )
         evidence += [
             Evidence(kind, hit, weights[kind] * float(strength), weights[kind] * float(match))
@@ -88,7 +91,7 @@ class _Scale:
         }
         return cls(zero, best, hundredths)
 
-    def matches(self, _: EmbeddingType, values: Sequence[float]) -> Scaled:
+    def matches(self, values: Sequence[float]) -> Scaled:
         """Values from 0 to 1."""
         width = self.best - self.zero
         return (np.asarray(values, np.float64) - self.zero) / (width if width > 0 else 1.0)
@@ -97,7 +100,7 @@ class _Scale:
         """Values of a type from 0 to 1, spread out above its hundredth."""
         hundredth = self.hundredths.get(kind, self.zero)
         if hundredth <= self.zero:
-            return self.matches(kind, values)
+            return self.matches(values)
         strengths: Scaled = np.interp(
             values, (self.zero, hundredth, self.best), (0.0, A_HUNDREDTH, 1.0)
         )

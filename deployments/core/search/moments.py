@@ -15,6 +15,7 @@ Hits without any time are one moment of their media item, which has no times.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,12 @@ def find_moments(evidence: Iterable[Evidence], top_k: int) -> list[Moment]:
     media: dict[str, list[Evidence]] = {}
     for each in evidence:
         media.setdefault(key_of(each.hit.media_item_id), []).append(each)
-    moments = [moment for several in media.values() for moment in _moments_of(_scored(several))]
+    moments = [
+        moment
+        for several in media.values()
+        # One more than may be shown: the one without times comes first, and may not be among them.
+        for moment in islice(_moments_of(_scored(several)), top_k + 1)
+    ]
     # Stable, and by the best hit: equal scores are ordered as hits are.
     moments.sort(key=lambda one: one[0].key)
     return [moment for _, moment in moments[:top_k]]
@@ -126,21 +132,22 @@ def _nearby(spans: Values, squares: Values) -> list[float]:
     return found
 
 
-def _moments_of(candidates: Sequence[_Candidate]) -> list[tuple[_Candidate, Moment]]:
-    """The moments of one media item's hits, which come best first."""
-    moments: list[tuple[_Candidate, Moment]] = []
+def _moments_of(candidates: Sequence[_Candidate]) -> Iterator[tuple[_Candidate, Moment]]:
+    """The moments of one media item's hits, which come best first, each with its best hit.
+
+    They are made as they are asked for: the one without times, then the others best first.
+    """
     untimed = [each for each in candidates if each.span is None]
     if untimed:
-        moments.append((untimed[0], _moment(untimed, None)))
+        yield untimed[0], _moment(untimed, None)
     left = [each for each in candidates if each.span is not None]
     while left:
         start, end = _grown(left)
         reach = (start - NEARLY_TOUCHING_S, end + NEARLY_TOUCHING_S)
         beyond = [_beyond(each, reach) for each in left]
         there = [each for each, rest in zip(left, beyond, strict=True) if rest is None]
-        moments.append((there[0], _moment(there, (start, end))))
+        yield there[0], _moment(there, (start, end))
         left = [rest for rest in beyond if rest is not None]
-    return moments
 
 
 def _moment(candidates: Sequence[_Candidate], span: Span | None) -> Moment:
