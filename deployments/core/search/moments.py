@@ -26,6 +26,7 @@ from deployments.core.storage.segment_rows import key_of
 
 SUPPORT = 0.1
 NEARBY_S = 30.0
+FAR_S = 40 * NEARBY_S
 NEARLY_TOUCHING_S = 3.0
 ALMOST_AS_WELL = 0.9
 MOST = 0.5
@@ -122,12 +123,17 @@ def _scored(evidence: Sequence[Evidence]) -> list[_Candidate]:
 
 
 def _nearby(spans: Values, squares: Values) -> list[float]:
-    """Of each span: the others' squares, less the further away they are."""
+    """Of each span, ascending: the others' squares, less the further away they are."""
+    # What is further away than FAR_S would add nothing that the sums can hold.
+    first = np.searchsorted(np.maximum.accumulate(spans[:, 1]), spans[:, 0] - FAR_S)
+    last = np.searchsorted(spans[:, 0], spans[:, 1] + FAR_S, side="right")
     found = []
     for position, (start, end) in enumerate(spans):
-        gaps = np.maximum(0.0, np.maximum(start, spans[:, 0]) - np.minimum(end, spans[:, 1]))
-        near = np.exp(-gaps / NEARBY_S) * squares
-        near[position] = 0.0
+        there = slice(first[position], last[position])
+        starts, ends = spans[there].T
+        gaps = np.maximum(0.0, np.maximum(start, starts) - np.minimum(end, ends))
+        near = np.exp(-gaps / NEARBY_S) * squares[there]
+        near[position - there.start] = 0.0
         found.append(float(near.sum()))
     return found
 
