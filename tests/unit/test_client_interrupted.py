@@ -97,6 +97,8 @@ def test_ctrl_c_ends_the_command_that_stores(status: int | None) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # As at a terminal: what a shell starts in the background ignores interrupts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             assert server.asked.wait(PATIENCE_S)
